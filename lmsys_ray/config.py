@@ -1,0 +1,81 @@
+"""The settings of a run: one validated model, mirrored by the YAML files and by `--set key=value`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class Strict(BaseModel):
+    """Refuses unknown keys, values of another type and numbers that are not finite."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class LlamaSettings(Strict):
+    """A decoder-only transformer with a head of three labels, a LoRA adapter on it or not."""
+
+    kind: Literal["llama"]
+    model: str = Field(description="transformers directory, GGUF file, hub id or packaged name of the base model")
+    adapter: str | None = Field(None, description="PEFT directory, hub id or packaged name; none for a 3-label classifier")
+    quantization: Literal["auto", "none", "int8", "nf4"] = "auto"
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    text: Literal["json", "notebook"] = Field("json", description="how cells become text")
+    template: str = Field("notebook", description="a packaged name, or a text with {prompt}, {response_a}, {response_b}")
+    max_length: int = Field(2048, ge=16, description="tokens a row may have")
+    truncation: Literal["right", "balanced"] = "right"
+    padding: Literal["none", "longest", "max_length"] = "none"
+    batch_tokens: PositiveInt = Field(4096, description="tokens of a micro-batch, padding included")
+    replicas: PositiveInt | Literal["auto"] = Field("auto", description="auto: one per GPU, one where there is none")
+    gpus_per_replica: float = Field(1, gt=0)
+    weight: float = Field(1.0, ge=0)
+
+
+class LightGBMSettings(Strict):
+    """Gradient-boosted trees on counts of words and characters."""
+
+    kind: Literal["lightgbm"]
+    artifacts: str = Field(description="directory of vocabularies and boosters, or a packaged name")
+    workers: PositiveInt | Literal["auto"] = "auto"
+    weight: float = Field(1.0, ge=0)
+
+
+MemberSettings = Annotated[LlamaSettings | LightGBMSettings, Field(discriminator="kind")]
+
+MemberName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+
+
+class Settings(Strict):
+    """One run of the scorer."""
+
+    input: list[str] = Field(min_length=1, description="path, glob or list; .csv .csv.gz .parquet .jsonl")
+    output: str = Field(description="the run directory")
+    shard_rows: PositiveInt = Field(1024, description="rows of a shard, the unit of work and of resume")
+    limit: PositiveInt | None = Field(None, description="read only this many rows")
+    cells: Literal["auto", "json", "text"] = Field("auto", description="whether cells are JSON lists of turns or plain text")
+    on_bad_row: Literal["reject", "fail"] = "reject"
+    prior: tuple[Probability, Probability, Probability] = Field(
+        (0.349, 0.342, 0.309), description="P(a), P(b), P(tie) of a row that cannot be scored"
+    )
+    members: dict[MemberName, MemberSettings] = Field(min_length=1)
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("prior")
+    @classmethod
+    def _prior_sums_to_one(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
+        if abs(sum(value) - 1) > 1e-6:
+            raise ValueError("three probabilities that sum to 1")
+        return value
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> Settings:
+        if not any(member.weight > 0 for member in self.members.values()):
+            raise ValueError("at least one member with a weight above 0")
+        return self

@@ -1,0 +1,1 @@
+"""Ensemble members: each turns conversations into probabilities of A preferred, B preferred, tie."""
