@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
@@ -17,6 +17,9 @@ class Strict(BaseModel):
 
 class LlamaSettings(Strict):
     """A decoder-only transformer with a head of three labels, a LoRA adapter on it or not."""
+
+    CHANGEABLE: ClassVar = {"weight", "replicas", "gpus_per_replica", "batch_tokens"}
+    """What may change between two starts of a run: it moves no probability beyond rounding."""
 
     kind: Literal["llama"]
     model: str = Field(description="transformers directory, GGUF file, hub id or packaged name of the base model")
@@ -36,6 +39,8 @@ class LlamaSettings(Strict):
 
 class LightGBMSettings(Strict):
     """Gradient-boosted trees on counts of words and characters."""
+
+    CHANGEABLE: ClassVar = {"weight", "workers"}
 
     kind: Literal["lightgbm"]
     artifacts: str = Field(description="directory of vocabularies and boosters, or a packaged name")
