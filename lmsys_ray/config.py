@@ -32,6 +32,7 @@ class LlamaSettings(Strict):
     truncation: Literal["right", "balanced"] = "right"
     padding: Literal["none", "longest", "max_length"] = "none"
     batch_tokens: PositiveInt = Field(4096, description="tokens of a micro-batch, padding included")
+    swap: bool = Field(False, description="score each row as A/B and as B/A and average the two, at twice the cost")
     replicas: PositiveInt | Literal["auto"] = Field("auto", description="auto: one per GPU, one where there is none")
     gpus_per_replica: float = Field(1, gt=0)
     weight: float = Field(1.0, ge=0)
@@ -65,6 +66,7 @@ class Settings(Strict):
     prior: tuple[Probability, Probability, Probability] = Field(
         (0.349, 0.342, 0.309), description="P(a), P(b), P(tie) of a row that cannot be scored"
     )
+    temperature: float = Field(1.0, gt=0, description="of the blend: above 1 moves it towards equal shares")
     members: dict[MemberName, MemberSettings] = Field(min_length=1)
 
     @field_validator("input", mode="before")

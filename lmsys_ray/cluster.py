@@ -1,0 +1,52 @@
+"""Connects to the cluster of a submitted job, or starts Ray on this machine alone."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+from ray.data import DataContext
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the cluster has, in whole devices."""
+
+    cpus: int
+    gpus: int
+
+
+@contextmanager
+def ray_cluster() -> Iterator[Resources]:
+    """Connects to the cluster that `RAY_ADDRESS` names (a submitted job has it), else starts a local one, and leaves it.
+
+    A cluster that this process is connected to already is used as it is and left standing. The local one listens on
+    127.0.0.1 alone and has no dashboard.
+    """
+    standing = ray.is_initialized()
+    if not standing:
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        submitted = "RAY_ADDRESS" in os.environ
+        ray.init(
+            address=None if submitted else "local",
+            include_dashboard=None if submitted else False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+    _quiet()
+    found = ray.cluster_resources()
+    try:
+        yield Resources(cpus=max(1, int(found.get("CPU", 1))), gpus=int(found.get("GPU", 0)))
+    finally:
+        if not standing:
+            ray.shutdown()
+
+
+def _quiet() -> None:
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    for name in ("ray.data", "ray.data._internal", "ray"):
+        logging.getLogger(name).setLevel(logging.ERROR)

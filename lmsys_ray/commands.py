@@ -1,0 +1,56 @@
+"""What the commands under `jobs/` share: flags that become settings, errors that become one line and an exit code."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from lmsys_ray.config import Settings
+from lmsys_ray.errors import RunError
+from lmsys_ray.layers import checked, layered
+
+
+def run_command(command: Callable[[], None]) -> int:
+    """Runs `command` and returns the exit code: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C."""
+    try:
+        command()
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def score_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="score.py",
+        description="Score conversations: P(A preferred), P(B preferred), P(tie) for each row, blended over all members.",
+        epilog="Settings are layered: preset, then config, then flags. Exit codes: 0 done, 1 failed, 2 wrong usage.",
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML file of settings")
+    parser.add_argument("--preset", metavar="NAME", help="packaged settings to start from: default, notebook")
+    parser.add_argument("--input", metavar="PATH", nargs="+", help="files or globs: .csv .csv.gz .jsonl .jsonl.gz .parquet")
+    parser.add_argument("--output", metavar="RUN_DIR", help="run directory; one that exists goes on where it stopped")
+    parser.add_argument("--limit", metavar="N", type=int, help="read only the first N rows")
+    parser.add_argument(
+        "--set", metavar="key.path=value", action="append", default=[], dest="sets", help="any setting; may be repeated"
+    )
+    return parser
+
+
+def score_settings(arguments: argparse.Namespace) -> Settings:
+    """Returns the settings that the flags of `score_parser` ask for; raises `UsageError` for what is not accepted."""
+    flags = {"input": arguments.input, "output": arguments.output, "limit": arguments.limit}
+    values = layered(arguments.preset, arguments.config, flags, arguments.sets)
+    if values.get("output") is None and values.get("input"):
+        values["output"] = _run_directory_for(values["input"])
+    return checked(Settings, values)
+
+
+def _run_directory_for(inputs: object) -> str:
+    """Returns `runs/NAME` after the first input."""
+    first = inputs if isinstance(inputs, str) else str(list(inputs)[0])  # type: ignore[call-overload]
+    return os.path.join("runs", Path(first.removeprefix("packaged:")).name.split(".")[0].strip("*") or "run")

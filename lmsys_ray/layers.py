@@ -1,0 +1,133 @@
+"""Layers a run's settings: packaged preset, then the config file, then flags; merged by OmegaConf, checked by pydantic."""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
+
+from lmsys_ray.config import MemberSettings
+from lmsys_ray.errors import UsageError
+from lmsys_ray.resources import DIRECTORY
+
+PRESETS = DIRECTORY / "presets"
+DEFAULT_PRESET = "default"
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def layered(preset: str | None, config: str | None, flags: dict[str, Any], sets: Sequence[str]) -> dict[str, Any]:
+    """Returns the merged settings, not yet checked.
+
+    Without `preset`, the default one supplies what the other layers leave out as a whole: its members are taken where
+    the config file names none, its input where no other is given. Raises `UsageError` for a layer that cannot be read.
+    """
+    layers = [_config(config)] if config else []
+    layers.append(OmegaConf.create({key: value for key, value in flags.items() if value is not None}))
+    layers.append(_overrides(sets))
+    if preset:
+        layers.insert(0, _preset(preset))
+    else:
+        base = _preset(DEFAULT_PRESET)
+        given = _config(config) if config else {}
+        layers.insert(0, OmegaConf.create({key: base[key] for key in base if key not in given}))
+    try:
+        merged = OmegaConf.to_container(OmegaConf.merge(*layers), resolve=True)
+    except OmegaConfBaseException as error:
+        raise UsageError(f"settings: {_first_line(error)}") from None
+    return {str(key): value for key, value in merged.items()} if isinstance(merged, dict) else {}
+
+
+def _preset(name: str) -> DictConfig:
+    path = PRESETS / f"{name}.yaml"
+    if not path.is_file() or Path(name).name != name:
+        known = ", ".join(sorted(file.stem for file in PRESETS.glob("*.yaml")))
+        raise UsageError(f"--preset: {name} is not packaged; accepted are {known}")
+    return _config(str(path))
+
+
+def _config(path: str) -> DictConfig:
+    try:
+        loaded = OmegaConf.load(path)
+    except FileNotFoundError:
+        raise UsageError(f"--config: {path} does not exist; give the path of a YAML file") from None
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
+        raise UsageError(f"--config: {path} is no readable YAML file: {_first_line(error)}") from None
+    if not isinstance(loaded, DictConfig):
+        raise UsageError(f"--config: {path} is no mapping of settings; write key: value lines")
+    return loaded
+
+
+def _overrides(sets: Sequence[str]) -> DictConfig:
+    for item in sets:
+        if "=" not in item or not item.split("=", 1)[0].strip():
+            raise UsageError(f"--set: {item} is not of the form key.path=value")
+    try:
+        return OmegaConf.from_dotlist(list(sets))
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
+        raise UsageError(f"--set: {' '.join(sets)} cannot be read: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def checked(model: type[Model], values: dict[str, Any]) -> Model:
+    """Returns `values` as the settings object `model`.
+
+    Raises `UsageError` with one line for the first fault: the key, the value, and what is accepted.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(_sentence(model, error.errors())) from None
+
+
+def _sentence(model: type[BaseModel], faults: list[Any]) -> str:
+    first, key = faults[0], _key(faults[0]["loc"])
+    if first["type"] == "missing":
+        return f"settings: {key} is needed; give it in --config or by --set {key}=VALUE"
+    if first["type"] == "extra_forbidden":
+        return f"settings: {key} = {_shown(first['input'])} is no setting; {_nearest(model, first['loc'])}"
+    if first["type"] == "union_tag_not_found":
+        return f"settings: {key}.kind is needed; accepted: {', '.join(_member_models())} (or start from --preset default)"
+    if first["type"] == "union_tag_invalid":
+        kind = first["input"]["kind"]
+        return f"settings: {key}.kind = {_shown(kind)} is not accepted; accepted: {', '.join(_member_models())}"
+    messages = dict.fromkeys(_accepted(fault["msg"]) for fault in faults if _key(fault["loc"]) == key)
+    return f"settings: {key} = {_shown(first['input'])} is not accepted; accepted: {' or '.join(messages)}"
+
+
+def _key(location: tuple[Any, ...]) -> str:
+    """The key as a user writes it: pydantic adds the branches of unions, which are no part of it."""
+    if not location:
+        return "members"
+    parts = [*location[:2], *location[3:4]] if location[0] == "members" else location[:1]
+    return ".".join(str(part) for part in parts)
+
+
+def _accepted(message: str) -> str:
+    for prefix in ("Value error, ", "Input should be "):
+        message = message.removeprefix(prefix)
+    return message.split(", unable to")[0].replace("Field required", "three numbers")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _nearest(model: type[BaseModel], location: tuple[Any, ...]) -> str:
+    """Suggests the setting that an unknown key resembles, or lists those there are."""
+    fields = _member_models()[location[2]].model_fields if location[0] == "members" else model.model_fields
+    near = difflib.get_close_matches(str(location[-1]), fields, 1)
+    return f"did you mean {near[0]}?" if near else f"accepted: {', '.join(fields)}"
+
+
+def _member_models() -> dict[str, type[BaseModel]]:
+    models = get_args(get_args(MemberSettings)[0])
+    return {get_args(model.model_fields["kind"].annotation)[0]: model for model in models}

@@ -1,0 +1,195 @@
+"""The main job: ingest, the members' passes side by side, join, submission. What is done already is not done again."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import yaml
+
+from lmsys_ray import __version__
+from lmsys_ray.blend import aligned, blend, normalised, with_prior
+from lmsys_ray.cluster import Resources, ray_cluster
+from lmsys_ray.config import LightGBMSettings, Settings
+from lmsys_ray.errors import RunError
+from lmsys_ray.ingest import Ingested, ingest
+from lmsys_ray.passes import ScoredShard, read_files, run_pass
+from lmsys_ray.progress import Display
+from lmsys_ray.readers import check_columns
+from lmsys_ray.run import RunDirectory, check_same_run, identity
+from lmsys_ray.submission import write_submission
+
+
+@dataclass
+class Report:
+    """How one start of a run went."""
+
+    ingested: Ingested = field(default_factory=Ingested)
+    scored: dict[str, int] = field(default_factory=dict)
+    """Rows that each member scored in this start."""
+    tokens: dict[str, int] = field(default_factory=dict)
+    """Real tokens that each Llama member scored in this start."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall-clock seconds of each stage, and of each member's pass; passes run side by side."""
+
+
+def score(settings: Settings, display: Display) -> Report:
+    """Does what is missing in the run directory `settings.output` and writes its submission.
+
+    Raises `RunError` with one sentence where the job cannot go on; what was done until then stays, and the same
+    command goes on from there.
+    """
+    return _Start(settings, display).work()
+
+
+class _Start:
+    """One start of a run: its settings, its directory, and what the report will say."""
+
+    def __init__(self, settings: Settings, display: Display) -> None:
+        self._settings = settings
+        self._display = display
+        self._run = RunDirectory(settings.output)
+        self._report = Report()
+
+    def work(self) -> Report:
+        with self._timed("total"):
+            manifest = self._begin()
+            if "ingested" not in manifest or any(self._missing(manifest).values()):
+                with ray_cluster() as cluster:
+                    if "ingested" not in manifest:
+                        manifest["ingested"] = self._ingest().as_dict()
+                        self._run.write_manifest(manifest)
+                    self._report.ingested = Ingested(**manifest["ingested"])
+                    self._score(self._missing(manifest), cluster)
+            self._report.ingested = Ingested(**manifest["ingested"])
+            self._check_rejects()
+            with self._timed("join"):
+                self._join()
+        manifest["last_start"] = {"seconds": self._report.seconds, "scored": self._report.scored}
+        self._run.write_manifest(manifest)
+        return self._report
+
+    def _begin(self) -> dict[str, Any]:
+        """Returns the manifest of a run that begins or goes on, after checking that it is the same run."""
+        now = identity(self._settings)
+        before = self._run.read_manifest()
+        if before:
+            check_same_run(before, now, self._run.path)
+        else:
+            for file in now["ingest"]["input"]:
+                check_columns(file["path"])
+        members = {**before.get("members", {}), **now["members"]}
+        manifest = {**before, "lmsys_ray": __version__, "ingest": now["ingest"], "members": members}
+        self._run.write_manifest(manifest)
+        settings = self._settings.model_dump(mode="json")
+        self._run.write_settings(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+        return manifest
+
+    def _missing(self, manifest: dict[str, Any]) -> dict[str, list[int]]:
+        """Returns the shards that each member has yet to score; one of weight 0 has none."""
+        shards = manifest["ingested"]["shards"]
+        return {name: self._run.missing(name, shards) for name in self._weights()}
+
+    def _weights(self) -> dict[str, float]:
+        return normalised({name: m.weight for name, m in self._settings.members.items() if m.weight > 0})
+
+    def _ingest(self) -> Ingested:
+        settings = self._settings
+        files = [file["path"] for file in self._run.read_manifest()["ingest"]["input"]]
+        self._display.start("ingest", settings.limit)
+        with self._timed("ingest"):
+            return ingest(
+                read_files(files, settings.cells, settings.limit),
+                self._run,
+                settings.shard_rows,
+                fail_on_reject=settings.on_bad_row == "fail",
+                on_rows=lambda rows: self._display.advance("ingest", rows),
+            )
+
+    def _score(self, missing: dict[str, list[int]], cluster: Resources) -> None:
+        """Runs the passes: those of Llama members one after another, those of LightGBM members beside them.
+
+        The first error ends the job; the other line of work stops at its next shard.
+        """
+        llama = [n for n in missing if not isinstance(self._settings.members[n], LightGBMSettings)]
+        lines = [line for line in (llama, [n for n in missing if n not in llama]) if line]
+        stop = threading.Event()
+        with self._timed("passes"):
+            pool = ThreadPoolExecutor(len(lines))
+            work = [pool.submit(self._run_line, line, missing, cluster, stop) for line in lines]
+            try:
+                for future in wait(work, return_when=FIRST_EXCEPTION).done:
+                    future.result()
+            finally:
+                stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _run_line(
+        self, names: list[str], missing: dict[str, list[int]], cluster: Resources, stop: threading.Event
+    ) -> None:
+        for name in names:
+            if missing[name]:
+                self._run_member(name, missing[name], cluster, stop)
+
+    def _run_member(self, name: str, shards: list[int], cluster: Resources, stop: threading.Event) -> None:
+        self._display.start(name, self._rows(shards))
+        started = time.perf_counter()
+        with self._timed(f"pass {name}"):
+            for shard in run_pass(self._run, name, self._settings.members[name], shards, cluster):
+                self._count(shard, time.perf_counter() - started)
+                if stop.is_set():
+                    return
+
+    def _rows(self, shards: list[int]) -> int:
+        """Scorable rows of some shards, as far as can be told without opening them."""
+        ingested = self._report.ingested
+        return (ingested.lines - ingested.unscored) * len(shards) // max(ingested.shards, 1)
+
+    def _count(self, shard: ScoredShard, seconds: float) -> None:
+        report = self._report
+        scored = report.scored[shard.member] = report.scored.get(shard.member, 0) + shard.rows
+        rate = f"{scored / seconds:,.0f} rows/s"
+        if shard.tokens:
+            report.tokens[shard.member] = report.tokens.get(shard.member, 0) + shard.tokens
+            rate += f", {report.tokens[shard.member] / seconds:,.0f} tokens/s"
+        self._display.advance(shard.member, shard.rows, rate)
+
+    def _check_rejects(self) -> None:
+        if self._report.ingested.rejects and self._settings.on_bad_row == "fail":
+            raise RunError(
+                f"{self._run.rejects} lists {self._report.ingested.rejects} rows that cannot be used; mend them, or go on "
+                "without by --set on_bad_row=reject"
+            )
+
+    def _join(self) -> None:
+        lines = write_submission(self._run.submission, self._blended(), self._ids())
+        if lines != self._report.ingested.lines:
+            raise RunError(
+                f"{self._run.submission} has {lines} lines for {self._report.ingested.lines} ids; a shard is missing in "
+                f"{self._run.path}: remove that directory and start the command again"
+            )
+
+    def _blended(self) -> Iterator[tuple[list[str], np.ndarray]]:
+        weights = self._weights()
+        for number in range(self._report.ingested.shards):
+            shard = pq.read_table(self._run.shard(number), columns=["row", "id", "rejected"])
+            members = {}
+            for name in weights:
+                path = self._run.score(name, number)
+                members[name] = aligned(shard, pq.read_table(path), str(path))
+            yield shard["id"].to_pylist(), with_prior(shard, blend(members, weights), self._settings.prior)
+
+    def _ids(self) -> Iterator[str]:
+        for number in range(self._report.ingested.shards):
+            yield from pq.read_table(self._run.shard(number), columns=["id"])["id"].to_pylist()
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._report.seconds[stage] = round(time.perf_counter() - started, 3)

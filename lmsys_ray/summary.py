@@ -1,0 +1,31 @@
+"""The last lines of a run: what became of every row, how fast, and where the files lie."""
+
+from lmsys_ray.config import Settings
+from lmsys_ray.run import RunDirectory
+from lmsys_ray.scoring import Report
+
+
+def summary(report: Report, settings: Settings, run: RunDirectory) -> list[str]:
+    """Returns the lines that close a run."""
+    counts, seconds = report.ingested, report.seconds
+    lines = [
+        f"rows: {counts.rows:,} read, {counts.lines - counts.unscored:,} scored, {counts.rejects:,} rejected",
+        f"submission: {counts.lines:,} lines, {counts.unscored:,} of them the class prior",
+    ]
+    for name in settings.members:
+        lines.append(_pass_line(name, report))
+    lines.append("seconds: " + ", ".join(f"{stage} {value:,.1f}" for stage, value in seconds.items()))
+    if counts.rejects:
+        lines.append(f"rejects and their reasons: {run.rejects}")
+    lines.append(f"submission: {run.submission}")
+    lines.append(f"members' own probabilities: {run.path / 'scores'}")
+    return lines
+
+
+def _pass_line(name: str, report: Report) -> str:
+    rows, seconds = report.scored.get(name, 0), report.seconds.get(f"pass {name}", 0.0)
+    if not rows:
+        return f"{name}: nothing to score, all shards were done"
+    line = f"{name}: {rows:,} rows in {seconds:,.1f} s, {rows / seconds:,.1f} rows/s"
+    tokens = report.tokens.get(name)
+    return f"{line}, {tokens:,} tokens, {tokens / seconds:,.0f} tokens/s" if tokens else line
