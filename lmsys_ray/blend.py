@@ -30,10 +30,15 @@ def aligned(shard: pa.Table, scores: pa.Table, place: str) -> np.ndarray:
     return probabilities
 
 
-def blend(members: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
-    """Returns the weighted mean [rows, 3] of the members' probabilities, each row summing to 1."""
-    mixed = sum(weights[name] * probabilities for name, probabilities in members.items())
-    mixed = np.asarray(mixed, dtype=np.float64)
+def blend(members: Mapping[str, np.ndarray], weights: Mapping[str, float], temperature: float = 1.0) -> np.ndarray:
+    """Returns the weighted mean [rows, 3] of the members' probabilities, each row summing to 1.
+
+    `temperature` divides the logarithms of the mean: 1 leaves it as it is, above 1 makes it less sure (temperature
+    scaling, Guo et al. 2017, on the blend).
+    """
+    mixed = np.asarray(sum(weights[name] * probabilities for name, probabilities in members.items()), np.float64)
+    if temperature != 1:
+        mixed = mixed ** (1 / temperature)
     return mixed / mixed.sum(axis=1, keepdims=True)
 
 

@@ -20,7 +20,7 @@ class Resources:
 
 @contextmanager
 def ray_cluster() -> Iterator[Resources]:
-    """Connects to the cluster that `RAY_ADDRESS` names (a submitted job has it), else starts a local one, and leaves it.
+    """Connects to the cluster that `RAY_ADDRESS` names (a submitted job has it), else starts one here.
 
     A cluster that this process is connected to already is used as it is and left standing. The local one listens on
     127.0.0.1 alone and has no dashboard.

@@ -27,12 +27,12 @@ def run_command(command: Callable[[], None]) -> int:
 def score_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="score.py",
-        description="Score conversations: P(A preferred), P(B preferred), P(tie) for each row, blended over all members.",
+        description="Score conversations: P(A preferred), P(B preferred), P(tie) of each row, blended over members.",
         epilog="Settings are layered: preset, then config, then flags. Exit codes: 0 done, 1 failed, 2 wrong usage.",
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file of settings")
     parser.add_argument("--preset", metavar="NAME", help="packaged settings to start from: default, notebook")
-    parser.add_argument("--input", metavar="PATH", nargs="+", help="files or globs: .csv .csv.gz .jsonl .jsonl.gz .parquet")
+    parser.add_argument("--input", metavar="PATH", nargs="+", help="files or globs: .csv .jsonl .parquet, .gz too")
     parser.add_argument("--output", metavar="RUN_DIR", help="run directory; one that exists goes on where it stopped")
     parser.add_argument("--limit", metavar="N", type=int, help="read only the first N rows")
     parser.add_argument(
@@ -52,5 +52,5 @@ def score_settings(arguments: argparse.Namespace) -> Settings:
 
 def _run_directory_for(inputs: object) -> str:
     """Returns `runs/NAME` after the first input."""
-    first = inputs if isinstance(inputs, str) else str(list(inputs)[0])  # type: ignore[call-overload]
+    first = inputs if isinstance(inputs, str) else str(next(iter(inputs)))  # type: ignore[call-overload]
     return os.path.join("runs", Path(first.removeprefix("packaged:")).name.split(".")[0].strip("*") or "run")

@@ -23,11 +23,13 @@ class LlamaSettings(Strict):
 
     kind: Literal["llama"]
     model: str = Field(description="transformers directory, GGUF file, hub id or packaged name of the base model")
-    adapter: str | None = Field(None, description="PEFT directory, hub id or packaged name; none for a 3-label classifier")
+    adapter: str | None = Field(
+        None, description="PEFT directory, hub id or packaged name; none where model has the head"
+    )
     quantization: Literal["auto", "none", "int8", "nf4"] = "auto"
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     text: Literal["json", "notebook"] = Field("json", description="how cells become text")
-    template: str = Field("notebook", description="a packaged name, or a text with {prompt}, {response_a}, {response_b}")
+    template: str = Field("notebook", description="packaged name, or text with {prompt}, {response_a}, {response_b}")
     max_length: int = Field(2048, ge=16, description="tokens a row may have")
     truncation: Literal["right", "balanced"] = "right"
     padding: Literal["none", "longest", "max_length"] = "none"
@@ -45,6 +47,7 @@ class LightGBMSettings(Strict):
 
     kind: Literal["lightgbm"]
     artifacts: str = Field(description="directory of vocabularies and boosters, or a packaged name")
+    swap: Literal[False] = Field(False, description="not offered for this kind")
     workers: PositiveInt | Literal["auto"] = "auto"
     weight: float = Field(1.0, ge=0)
 
@@ -61,7 +64,7 @@ class Settings(Strict):
     output: str = Field(description="the run directory")
     shard_rows: PositiveInt = Field(1024, description="rows of a shard, the unit of work and of resume")
     limit: PositiveInt | None = Field(None, description="read only this many rows")
-    cells: Literal["auto", "json", "text"] = Field("auto", description="whether cells are JSON lists of turns or plain text")
+    cells: Literal["auto", "json", "text"] = Field("auto", description="whether cells are JSON lists or plain text")
     on_bad_row: Literal["reject", "fail"] = "reject"
     prior: tuple[Probability, Probability, Probability] = Field(
         (0.349, 0.342, 0.309), description="P(a), P(b), P(tie) of a row that cannot be scored"

@@ -1,4 +1,4 @@
-"""Layers a run's settings: packaged preset, then the config file, then flags; merged by OmegaConf, checked by pydantic."""
+"""Layers a run's settings: packaged preset, then config file, then flags; OmegaConf merges, pydantic checks."""
 
 import difflib
 from collections.abc import Sequence
@@ -26,15 +26,12 @@ def layered(preset: str | None, config: str | None, flags: dict[str, Any], sets:
     Without `preset`, the default one supplies what the other layers leave out as a whole: its members are taken where
     the config file names none, its input where no other is given. Raises `UsageError` for a layer that cannot be read.
     """
-    layers = [_config(config)] if config else []
-    layers.append(OmegaConf.create({key: value for key, value in flags.items() if value is not None}))
-    layers.append(_overrides(sets))
-    if preset:
-        layers.insert(0, _preset(preset))
-    else:
-        base = _preset(DEFAULT_PRESET)
-        given = _config(config) if config else {}
-        layers.insert(0, OmegaConf.create({key: base[key] for key in base if key not in given}))
+    given = _config(config) if config else OmegaConf.create()
+    base = _preset(preset or DEFAULT_PRESET)
+    if not preset:
+        base = OmegaConf.create({key: value for key, value in base.items() if key not in given})
+    changed = OmegaConf.create({key: value for key, value in flags.items() if value is not None})
+    layers = (base, given, changed, _overrides(sets))
     try:
         merged = OmegaConf.to_container(OmegaConf.merge(*layers), resolve=True)
     except OmegaConfBaseException as error:
@@ -94,7 +91,9 @@ def _sentence(model: type[BaseModel], faults: list[Any]) -> str:
     if first["type"] == "extra_forbidden":
         return f"settings: {key} = {_shown(first['input'])} is no setting; {_nearest(model, first['loc'])}"
     if first["type"] == "union_tag_not_found":
-        return f"settings: {key}.kind is needed; accepted: {', '.join(_member_models())} (or start from --preset default)"
+        return (
+            f"settings: {key}.kind is needed; accepted: {', '.join(_member_models())} (or start from --preset default)"
+        )
     if first["type"] == "union_tag_invalid":
         kind = first["input"]["kind"]
         return f"settings: {key}.kind = {_shown(kind)} is not accepted; accepted: {', '.join(_member_models())}"

@@ -5,11 +5,11 @@ actors that score; an actor writes each shard's scores whole, so that the run di
 conversations themselves never pass through the driver.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Any, cast
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -17,15 +17,14 @@ import ray.data
 from pydantic import TypeAdapter
 from ray.exceptions import RayError
 
-from lmsys_ray import CLASSES
 from lmsys_ray.cluster import Resources
-from lmsys_ray.config import LightGBMSettings, LlamaSettings, MemberSettings
+from lmsys_ray.config import LightGBMSettings, LlamaSettings, MemberSettings, Settings
 from lmsys_ray.conversations import CellForm
 from lmsys_ray.errors import RunError
 from lmsys_ray.members import make_encoder, make_scorer
-from lmsys_ray.members.base import CONVERSATIONS, Encoder
 from lmsys_ray.readers import read_rows
 from lmsys_ray.run import RunDirectory, write_table
+from lmsys_ray.scores import both_orders, scorable, score_table
 
 _MOST_BLOCKS = 2000
 _ENCODE_CPUS = 0.25
@@ -55,12 +54,12 @@ def read_files(files: Sequence[str], form: CellForm, limit: int | None) -> Itera
                 yield rows.append_column("file", pa.repeat(pa.scalar(number), rows.num_rows))
 
     items = [{"number": number, "path": path} for number, path in enumerate(files)]
-    dataset = ray.data.from_items(items, override_num_blocks=len(items))
+    dataset: ray.data.Dataset = ray.data.from_items(items, override_num_blocks=len(items))
     dataset.context.execution_options.preserve_order = True
     dataset = dataset.map_batches(read, batch_size=1, batch_format="pyarrow", num_cpus=_ENCODE_CPUS)
     left = limit
     with _sentences():
-        for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
+        for block in cast(Iterator[pa.Table], dataset.iter_batches(batch_size=None, batch_format="pyarrow")):
             for number in pc.unique(block["file"]).to_pylist():
                 rows = block.filter(pc.equal(block["file"], number)).drop_columns("file").slice(0, left)
                 left = None if left is None else left - rows.num_rows
@@ -71,7 +70,7 @@ def read_files(files: Sequence[str], form: CellForm, limit: int | None) -> Itera
 
 
 def run_pass(
-    run: RunDirectory, name: str, settings: LlamaSettings | LightGBMSettings, shards: Sequence[int], cluster: Resources
+    run: RunDirectory, settings: Settings, name: str, shards: Sequence[int], cluster: Resources
 ) -> Iterator[ScoredShard]:
     """Scores `shards` with the member `name` and yields each as it is written, in no particular order.
 
@@ -79,20 +78,18 @@ def run_pass(
     """
     if not shards:
         return
-    dataset = ray.data.from_items(
+    dataset: ray.data.Dataset = ray.data.from_items(
         [{"shard": shard} for shard in shards], override_num_blocks=min(len(shards), _MOST_BLOCKS)
     )
-    arguments = {"run": str(run.path), "member": name, "settings": settings.model_dump_json()}
-    dataset = dataset.map_batches(
-        _encode, fn_kwargs=arguments, batch_size=1, batch_format="pyarrow", num_cpus=_ENCODE_CPUS
-    )
-    dataset = dataset.map_batches(
-        _ShardScorer, fn_constructor_kwargs=arguments, batch_size=1, batch_format="pyarrow", **_pool(settings, cluster)
-    )
+    member = settings.members[name]
+    arguments: dict[str, Any] = {"run": str(run.path), "name": name, "member": member.model_dump_json()}
+    one_shard: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
+    encoding = partial(_encode, **arguments, cells=settings.cells)
+    dataset = dataset.map_batches(encoding, num_cpus=_ENCODE_CPUS, **one_shard)
+    dataset = dataset.map_batches(_ShardScorer, fn_constructor_kwargs=arguments, **one_shard, **_pool(member, cluster))
     with _sentences():
-        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            for row in batch.to_pylist():
-                yield ScoredShard(name, **row)
+        for row in dataset.iter_rows():
+            yield ScoredShard(name, **row)
 
 
 def _pool(settings: LlamaSettings | LightGBMSettings, cluster: Resources) -> dict:
@@ -109,35 +106,40 @@ def _pool(settings: LlamaSettings | LightGBMSettings, cluster: Resources) -> dic
     most = max(1, int(cluster.gpus // settings.gpus_per_replica))
     size = most if settings.replicas == "auto" else settings.replicas
     if size > most:
-        raise RunError(f"replicas = {size} need {size * settings.gpus_per_replica:g} GPUs, the cluster has {cluster.gpus}")
+        raise RunError(
+            f"replicas = {size} need {size * settings.gpus_per_replica:g} GPUs, the cluster has {cluster.gpus}"
+        )
     pool = ray.data.ActorPoolStrategy(min_size=1, max_size=size, initial_size=size)
     return {"compute": pool, "num_gpus": settings.gpus_per_replica, "num_cpus": 0}
 
 
-def _encode(batch: pa.Table, run: str, member: str, settings: str) -> pa.Table:
+def _encode(batch: pa.Table, run: str, name: str, member: str, cells: CellForm) -> pa.Table:
     """Reads and encodes one shard. It travels as one cell, so that no splitting of blocks can cut it in two."""
     shard = batch["shard"][0].as_py()
-    encoder = _encoder(settings)
     conversations = scorable(pq.read_table(RunDirectory(run).shard(shard)))
-    encoded = encoder.encode(conversations) if encoder else conversations
+    encoded = _encoder(member, cells)(conversations)
     return pa.table({"shard": [shard], "encoded": pa.array([_to_bytes(encoded)], pa.large_binary())})
 
 
 @lru_cache(maxsize=4)
-def _encoder(settings: str) -> Encoder | None:
+def _encoder(member: str, cells: CellForm) -> Callable[[pa.Table], pa.Table]:
     """A worker process keeps its tokenizer from shard to shard."""
-    return make_encoder(_MEMBER.validate_json(settings))
+    settings = _MEMBER.validate_json(member)
+    encode = make_encoder(settings, cells)
+    return (lambda conversations: encode(both_orders(conversations))) if settings.swap else encode
 
 
 class _ShardScorer:
     """An actor of the pool: one replica of the member's model."""
 
-    def __init__(self, run: str, member: str, settings: str) -> None:
+    def __init__(self, run: str, name: str, member: str) -> None:
         self._run = RunDirectory(run)
-        self._member = member
+        self._name = name
         self._failure: RunError | None = None
+        settings = _MEMBER.validate_json(member)
+        self._swap = settings.swap
         try:
-            self._scorer = make_scorer(_MEMBER.validate_json(settings))
+            self._scorer = make_scorer(settings)
         except RunError as error:
             # Raised by the first call instead: an actor that dies in its constructor would be started again and again.
             self._failure = error
@@ -147,24 +149,10 @@ class _ShardScorer:
             raise self._failure
         shard = batch["shard"][0].as_py()
         encoded = _from_bytes(batch["encoded"][0])
-        probabilities = self._scorer.score(encoded)
-        table = score_table(encoded, probabilities)
-        write_table(table, self._run.score(self._member, shard))
+        table = score_table(encoded, self._scorer.score(encoded), self._swap)
+        write_table(table, self._run.score(self._name, shard))
         tokens = pc.sum(table["tokens"]).as_py() or 0 if "tokens" in table.column_names else 0
         return pa.table({"shard": [shard], "rows": [table.num_rows], "tokens": [tokens]})
-
-
-def scorable(shard: pa.Table) -> pa.Table:
-    """Returns the rows of a shard that members score, with the columns of `CONVERSATIONS`."""
-    return shard.filter(pc.invert(shard["rejected"])).select(CONVERSATIONS.names)
-
-
-def score_table(encoded: pa.Table, probabilities: np.ndarray) -> pa.Table:
-    """Returns a member's score shard: row, a, b, tie (float32), and tokens where the member counts them."""
-    columns = {"row": encoded["row"], **{c: probabilities[:, i].astype(np.float32) for i, c in enumerate(CLASSES)}}
-    if "tokens" in encoded.column_names:
-        columns["tokens"] = encoded["tokens"]
-    return pa.table(columns)
 
 
 def _to_bytes(table: pa.Table) -> bytes:

@@ -1,11 +1,11 @@
 """The run directory, which is the only state of a run: what is done lies in it whole, what is missing is made.
 
-    settings.yaml                 the settings as they were resolved
-    manifest.json                 what the run was made from, and how its last start went
-    shards/00000.parquet          the ingested conversations, in order
-    rejects.jsonl                 one line for each input row that could not be used
-    scores/MEMBER/00000.parquet   each member's own probabilities
-    submission.csv                the blend, one line for each id
+settings.yaml                 the settings as they were resolved
+manifest.json                 what the run was made from, and how its last start went
+shards/00000.parquet          the ingested conversations, in order
+rejects.jsonl                 one line for each input row that could not be used
+scores/MEMBER/00000.parquet   each member's own probabilities
+submission.csv                the blend, one line for each id
 """
 
 import hashlib

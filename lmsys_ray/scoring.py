@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,11 +54,12 @@ class _Start:
     def __init__(self, settings: Settings, display: Display) -> None:
         self._settings = settings
         self._display = display
-        self._run = RunDirectory(settings.output)
+        self._run = RunDirectory(Path(settings.output).absolute())
         self._report = Report()
 
     def work(self) -> Report:
         with self._timed("total"):
+            self._say_weights()
             manifest = self._begin()
             if "ingested" not in manifest or any(self._missing(manifest).values()):
                 with ray_cluster() as cluster:
@@ -73,6 +75,12 @@ class _Start:
         manifest["last_start"] = {"seconds": self._report.seconds, "scored": self._report.scored}
         self._run.write_manifest(manifest)
         return self._report
+
+    def _say_weights(self) -> None:
+        total = sum(member.weight for member in self._settings.members.values())
+        if abs(total - 1) > 1e-9:
+            shares = ", ".join(f"{name} {weight:.4g}" for name, weight in self._weights().items())
+            self._display.say(f"the weights sum to {total:.4g}; normalised to sum to 1: {shares}")
 
     def _begin(self) -> dict[str, Any]:
         """Returns the manifest of a run that begins or goes on, after checking that it is the same run."""
@@ -140,7 +148,7 @@ class _Start:
         self._display.start(name, self._rows(shards))
         started = time.perf_counter()
         with self._timed(f"pass {name}"):
-            for shard in run_pass(self._run, name, self._settings.members[name], shards, cluster):
+            for shard in run_pass(self._run, self._settings, name, shards, cluster):
                 self._count(shard, time.perf_counter() - started)
                 if stop.is_set():
                     return
@@ -160,19 +168,13 @@ class _Start:
         self._display.advance(shard.member, shard.rows, rate)
 
     def _check_rejects(self) -> None:
-        if self._report.ingested.rejects and self._settings.on_bad_row == "fail":
-            raise RunError(
-                f"{self._run.rejects} lists {self._report.ingested.rejects} rows that cannot be used; mend them, or go on "
-                "without by --set on_bad_row=reject"
-            )
+        rejects = self._report.ingested.rejects
+        if rejects and self._settings.on_bad_row == "fail":
+            remedy = "mend them, or go on without them by --set on_bad_row=reject"
+            raise RunError(f"{self._run.rejects} lists {rejects} rows that cannot be used; {remedy}")
 
     def _join(self) -> None:
-        lines = write_submission(self._run.submission, self._blended(), self._ids())
-        if lines != self._report.ingested.lines:
-            raise RunError(
-                f"{self._run.submission} has {lines} lines for {self._report.ingested.lines} ids; a shard is missing in "
-                f"{self._run.path}: remove that directory and start the command again"
-            )
+        write_submission(self._run.submission, self._blended(), self._ids(), self._report.ingested.lines)
 
     def _blended(self) -> Iterator[tuple[list[str], np.ndarray]]:
         weights = self._weights()
@@ -182,7 +184,10 @@ class _Start:
             for name in weights:
                 path = self._run.score(name, number)
                 members[name] = aligned(shard, pq.read_table(path), str(path))
-            yield shard["id"].to_pylist(), with_prior(shard, blend(members, weights), self._settings.prior)
+            yield (
+                shard["id"].to_pylist(),
+                with_prior(shard, blend(members, weights, self._settings.temperature), self._settings.prior),
+            )
 
     def _ids(self) -> Iterator[str]:
         for number in range(self._report.ingested.shards):

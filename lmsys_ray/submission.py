@@ -10,14 +10,17 @@ import numpy as np
 from lmsys_ray.errors import RunError
 from lmsys_ray.run import written_whole
 
+_REMEDY = "remove the run directory and start the command again"
 HEADER = ["id", "winner_model_a", "winner_model_b", "winner_tie"]
 
 
-def write_submission(path: Path, shards: Iterable[tuple[list[str], np.ndarray]], ids: Iterator[str]) -> int:
-    """Writes `shards` of (ids, probabilities [rows, 3]) as one CSV and returns the number of its lines.
+def write_submission(
+    path: Path, shards: Iterable[tuple[list[str], np.ndarray]], ids: Iterator[str], lines: int
+) -> None:
+    """Writes `shards` of (ids, probabilities [rows, 3]) as one CSV.
 
-    The written file is read back and compared with `ids`, the ids that the run promised, before it is renamed to
-    `path`. Raises `RunError` where it does not hold.
+    The written file is read back and compared with the `ids` that the run promised, `lines` in number, before it is
+    renamed to `path`. Raises `RunError` where it does not hold.
     """
     with written_whole(path) as aside:
         with aside.open("w", encoding="utf-8", newline="") as file:
@@ -25,7 +28,9 @@ def write_submission(path: Path, shards: Iterable[tuple[list[str], np.ndarray]],
             writer.writerow(HEADER)
             for names, probabilities in shards:
                 writer.writerows(zip(names, *probabilities.T.tolist(), strict=True))
-        return verify_submission(aside, ids)
+        found = verify_submission(aside, ids)
+        if found != lines:
+            raise RunError(f"{path} would have {found} lines for {lines} ids; a shard is missing, {_REMEDY}")
 
 
 def verify_submission(path: Path, ids: Iterator[str]) -> int:
@@ -39,11 +44,12 @@ def verify_submission(path: Path, ids: Iterator[str]) -> int:
     with path.open(encoding="utf-8", newline="") as file:
         lines = csv.reader(file)
         if next(lines, None) != HEADER:
-            raise RunError(f"{path}: the header is not {','.join(HEADER)}; start the command again")
-        for number, (line, identity) in enumerate(zip_longest(lines, ids), 1):  # noqa: B007 - returned
+            raise RunError(f"{path}: the header is not {','.join(HEADER)}; {_REMEDY}")
+        for number, (line, identity) in enumerate(zip_longest(lines, ids), 1):
             if line is None or identity is None or line[0] != identity:
-                raise RunError(f"{path}, line {number + 1}: id {line and line[0]} where {identity} belongs; start the command again")
+                found = line[0] if line else None
+                raise RunError(f"{path}, line {number + 1}: id {found} where {identity} belongs; {_REMEDY}")
             values = [float(value) for value in line[1:]]
             if len(values) != 3 or not all(0 <= value <= 1 for value in values) or round(sum(values), 6) != 1:
-                raise RunError(f"{path}, line {number + 1}: {values} are no probabilities; start the command again")
+                raise RunError(f"{path}, line {number + 1}: {values} are no probabilities; {_REMEDY}")
     return number

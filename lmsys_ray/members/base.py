@@ -31,5 +31,5 @@ class Scorer(Protocol):
     """The half of a member that holds the model."""
 
     def score(self, encoded: pa.Table) -> np.ndarray:
-        """Returns float32 probabilities [rows, 3] in the order of `lmsys_ray.CLASSES`, rows in the order of `encoded`."""
+        """Returns float32 probabilities [rows, 3] in the order of `lmsys_ray.CLASSES`, a row for each of `encoded`."""
         ...

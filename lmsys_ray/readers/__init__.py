@@ -1,4 +1,4 @@
-"""Reads conversation files row by row, in a stream: every row comes out, as a usable record or with the reason why not."""
+"""Reads conversation files in a stream: every row comes out, as a usable record or with the reason why not."""
 
 from lmsys_ray.readers.files import expand_inputs
 from lmsys_ray.readers.rows import READ, check_columns, read_rows

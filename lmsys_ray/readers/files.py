@@ -30,7 +30,9 @@ def expand_inputs(patterns: Iterable[str]) -> list[str]:
             raise UsageError(f"input: {pattern} does not exist; give a path or a glob of {', '.join(FORMATS)} files")
         files += [match for match in matches if _is_input(match, named=len(matches) == 1)]
     if not files:
-        raise UsageError(f"input: no file in {', '.join(patterns)}; give a path or a glob of {', '.join(FORMATS)} files")
+        raise UsageError(
+            f"input: no file in {', '.join(patterns)}; give a path or a glob of {', '.join(FORMATS)} files"
+        )
     return files
 
 

@@ -29,6 +29,7 @@ READ = pa.schema(
 )
 """What `read_rows` yields: the row's number in its file from 1, the record, and where it cannot be used the reason."""
 
+_TEXT_TYPES = (pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary())
 _BATCH_ROWS = 1024
 _BATCH_CHARACTERS = 8 << 20
 _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
@@ -63,7 +64,7 @@ def read_rows(
     characters = 0
     number = 0
     try:
-        for number, row in enumerate(rows, 1):  # noqa: B007 - told in the error below
+        for number, row in enumerate(rows, 1):
             record = (number, *_checked(row, len(columns), form))
             batch.append(record)
             characters += sum(len(cell) for cell in record[2:5] if cell)
@@ -85,7 +86,10 @@ def check_columns(path: str, extra: Sequence[str] = ()) -> None:
 
 
 def _table(batch: list[tuple], schema: pa.Schema) -> pa.Table:
-    return pa.table([pa.array(column, field.type) for column, field in zip(zip(*batch, strict=True), schema, strict=True)], schema=schema)
+    return pa.table(
+        [pa.array(column, field.type) for column, field in zip(zip(*batch, strict=True), schema, strict=True)],
+        schema=schema,
+    )
 
 
 def _checked(row: _Row, width: int, form: CellForm) -> tuple:
@@ -145,7 +149,7 @@ def _missing_columns(path: str, columns: Sequence[str], found: Sequence[str]) ->
 
 def _csv_rows(path: str, columns: Sequence[str]) -> Iterator[_Row]:
     with open_bytes(path) as stream:
-        # Bytes that are no UTF-8 become lone surrogates, which the check of each cell finds: one bad byte costs one row.
+        # Bytes that are no UTF-8 become lone surrogates, which the check of each cell finds: a bad byte costs a row.
         records = csv_records(line.decode("utf-8", "surrogateescape") for line in stream)
         header = next(records, None)
         if header is None:
@@ -232,7 +236,9 @@ def _parquet_rows(path: str, columns: Sequence[str]) -> Iterator[_Row]:
                     number += 1
                     yield _Row(row)
         except (pa.ArrowException, OSError) as error:
-            raise RunError(f"{path} is damaged after row {number}: {str(error).splitlines()[0]}; fetch it again") from None
+            raise RunError(
+                f"{path} is damaged after row {number}: {str(error).splitlines()[0]}; fetch it again"
+            ) from None
 
 
 def _parquet_values(path: str, name: str, column: pa.Array) -> list[Any]:
@@ -240,7 +246,7 @@ def _parquet_values(path: str, name: str, column: pa.Array) -> list[Any]:
     kind = column.type
     if pa.types.is_dictionary(kind):
         column, kind = column.dictionary_decode(), kind.value_type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+    if kind in _TEXT_TYPES:
         # By way of bytes: Parquet does not promise valid UTF-8, and one bad value must not cost its whole batch.
         raw = column.cast(pa.large_binary()).to_pylist()
         return [None if value is None else value.decode("utf-8", "surrogateescape") for value in raw]
@@ -250,4 +256,5 @@ def _parquet_values(path: str, name: str, column: pa.Array) -> list[Any]:
         return [_cell_text(value) for value in column.to_pylist()]
     if pa.types.is_null(kind):
         return [None] * len(column)
-    raise UsageError(f"input: {path} has {kind} in column {name}; accepted is text{', or whole numbers' if name == 'id' else ' or lists of text'}")
+    accepted = "text or whole numbers" if name == "id" else "text or lists of text"
+    raise UsageError(f"input: {path} has {kind} in column {name}; accepted: {accepted}")

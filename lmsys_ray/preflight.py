@@ -1,0 +1,33 @@
+"""What can be known to fail before a run starts anything: names that lead nowhere."""
+
+from pathlib import Path
+
+from lmsys_ray.config import LightGBMSettings, LlamaSettings, Settings
+from lmsys_ray.errors import UsageError
+from lmsys_ray.readers import check_columns, expand_inputs
+from lmsys_ray.resources import PREFIX, locate
+
+
+def check(settings: Settings) -> None:
+    """Raises `UsageError` for inputs, models or artefacts that do not exist, and for inputs without a needed column."""
+    for file in expand_inputs(settings.input):
+        check_columns(file)
+    output = Path(settings.output)
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"settings: output = {output} is a file; name a directory")
+    for name, member in settings.members.items():
+        for key in ("artifacts",) if isinstance(member, LightGBMSettings) else ("model", "adapter"):
+            value = getattr(member, key)
+            if value is not None:
+                _check_path(f"members.{name}.{key}", value, hub=isinstance(member, LlamaSettings))
+
+
+def _check_path(key: str, value: str, hub: bool) -> None:
+    """A name with one slash at most, and no sign of a path, may be a hub id."""
+    located = locate(value)
+    if Path(located).expanduser().exists():
+        return
+    may_be_hub = hub and (located.startswith(PREFIX) or (located.count("/") <= 1 and located[0] not in "/.~"))
+    if not may_be_hub or located.endswith(".gguf"):
+        accepted = "an existing directory, a GGUF file or a hub id" if hub else "an existing directory"
+        raise UsageError(f"settings: {key} = {value!r} does not exist; accepted: {accepted}, or a packaged name")
