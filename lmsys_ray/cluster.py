@@ -2,6 +2,8 @@
 
 import logging
 import os
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,13 +30,17 @@ def ray_cluster() -> Iterator[Resources]:
     standing = ray.is_initialized()
     if not standing:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Ray 2.60 prints, at its level ERROR, a warning for every actor pool of Ray Data that no caller can avoid.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         submitted = "RAY_ADDRESS" in os.environ
-        ray.init(
-            address=None if submitted else "local",
-            include_dashboard=None if submitted else False,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
+        with _native_output_held():
+            ray.init(
+                address=None if submitted else "local",
+                include_dashboard=None if submitted else False,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
     _quiet()
     found = ray.cluster_resources()
     try:
@@ -42,6 +48,24 @@ def ray_cluster() -> Iterator[Resources]:
     finally:
         if not standing:
             ray.shutdown()
+
+
+@contextmanager
+def _native_output_held() -> Iterator[None]:
+    """Keeps what Ray's C++ core says on stderr while it starts (its log level, once more) unless the start fails."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(terminal, held.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
 
 
 def _quiet() -> None:
