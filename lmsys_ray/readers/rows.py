@@ -102,6 +102,8 @@ def _checked(row: _Row, width: int, form: CellForm) -> tuple:
         return (None, None, None, None, "id is missing or neither text nor a whole number", *extra)
     if not identity.isascii() and _SURROGATE.search(identity):
         return (None, None, None, None, "id is not valid UTF-8", *extra)
+    if "\n" in identity or "\r" in identity:
+        return (None, None, None, None, "id holds a line break", *extra)
     reason = next(filter(None, (_fault(name, cell, form) for name, cell in zip(CELLS, cells, strict=True))), None)
     return (identity, None, None, None, reason, *extra) if reason else (identity, *cells, None, *extra)
 
