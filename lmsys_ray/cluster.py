@@ -41,7 +41,7 @@ def ray_cluster() -> Iterator[Resources]:
                 logging_level=logging.ERROR,
                 log_to_driver=False,
             )
-    _quiet()
+    _set_up_ray_data()
     found = ray.cluster_resources()
     try:
         yield Resources(cpus=max(1, int(found.get("CPU", 1))), gpus=int(found.get("GPU", 0)))
@@ -68,9 +68,10 @@ def _native_output_held() -> Iterator[None]:
             os.close(terminal)
 
 
-def _quiet() -> None:
+def _set_up_ray_data() -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.raise_original_map_exception = True  # so that a member's sentence reaches the user as it is
     for name in ("ray.data", "ray.data._internal", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -43,7 +43,7 @@ def test_scores_are_joined_by_row() -> None:
 )
 def test_scores_of_other_rows_are_refused(damage) -> None:  # type: ignore[no-untyped-def]
     table = shard([False, True, False])
-    with pytest.raises(RunError, match="scores/x/00003.parquet"):
+    with pytest.raises(RunError, match=r"scores/x/00003\.parquet"):
         aligned(table, damage(score_table(scorable(table), GOOD, swap=False)), "scores/x/00003.parquet")
 
 

@@ -77,12 +77,12 @@ def make_backbone(directory: Path, architecture: str = "llama", seed: int = 0) -
     return directory
 
 
-def make_adapter(directory: Path, architecture: str = "llama", seed: int = 1, base_seed: int = 0) -> Path:
+def make_adapter(directory: Path, architecture: str = "llama", seed: int = 1, **changes: object) -> Path:
     """Saves a LoRA adapter with a head for the model of `make_model` or `make_backbone`; its lora_B are not zero."""
     config = peft.LoraConfig(
         task_type=peft.TaskType.SEQ_CLS, r=4, lora_alpha=8, target_modules=["o_proj", "v_proj"], lora_dropout=0.1
     )
-    model = peft.get_peft_model(make_classifier(architecture, base_seed), config)
+    model = peft.get_peft_model(make_classifier(architecture, **changes), config)
     torch.manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -1,0 +1,1 @@
+"""Converts artefacts of other programs into those that the scorer reads."""

@@ -1,0 +1,91 @@
+"""Counts the n-grams of a vocabulary in long sequences of symbols, without a Python step per position."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from scipy.sparse import csr_array, vstack
+
+ABSENT = 0
+"""The symbol of whatever no n-gram of the vocabulary contains; it also stands between documents."""
+
+_POSITIONS_AT_ONCE = 1 << 18
+_COUNTERS_AT_ONCE = 1 << 19
+
+
+class NgramTrie:
+    """A trie over integer symbols whose levels are arrays: all positions of a text descend it together.
+
+    A node is numbered within its level. The step from a node to a child is the key `node * symbols + symbol`, looked
+    up exactly among the keys of the next level, so that two n-grams can never be taken for each other. Positions that
+    match no prefix of any n-gram drop out at each level, which leaves few of them for the longer n-grams.
+    """
+
+    def __init__(self, ngrams: Sequence[Sequence[int]], columns: np.ndarray) -> None:
+        """Builds the trie of distinct `ngrams`, each of symbols from 1; `columns` [ngrams] are those of the counts."""
+        order = np.argsort(columns)
+        ngrams, self._ngram_columns = [ngrams[place] for place in order], columns[order]
+        lengths = np.array([len(ngram) for ngram in ngrams], np.int64)
+        self.depth = int(lengths.max(initial=0))
+        symbols = np.zeros((len(ngrams), self.depth), np.int64)
+        for row, ngram in zip(symbols, ngrams, strict=True):
+            row[: len(ngram)] = ngram
+        self._base = int(symbols.max(initial=0)) + 1
+        self._keys: list[pa.Array] = []  # a level each: int64 [nodes], sorted
+        self._ngrams: list[np.ndarray] = []  # a level each: int64 [nodes], the n-gram that ends there or -1
+        node = np.zeros(len(ngrams), np.int64)
+        for level in range(self.depth):
+            alive = lengths > level
+            keys, node[alive] = np.unique(node[alive] * self._base + symbols[alive, level], return_inverse=True)
+            ending = np.full(len(keys), -1, np.int64)
+            ends = np.flatnonzero(lengths == level + 1)
+            ending[node[ends]] = ends
+            self._keys.append(pa.array(keys))
+            self._ngrams.append(ending)
+
+    def _hits(self, symbols: np.ndarray, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns where n-grams begin in `symbols[start:stop]` (they may end beyond) and their numbers."""
+        position = np.arange(stop - start)
+        node = np.zeros(stop - start, np.int64)
+        positions, ngrams = [position[:0]], [node[:0]]
+        symbols = np.append(symbols[start : stop + self.depth], [ABSENT] * self.depth)
+        for level in range(self.depth):
+            key = node * self._base + symbols[position + level]  # with ABSENT, which is 0, it is the key of no child
+            child = pc.index_in(pa.array(key), value_set=self._keys[level])
+            found = child.is_valid().to_numpy(zero_copy_only=False)
+            position, node = position[found], child.drop_null().to_numpy().astype(np.int64)
+            ngram = self._ngrams[level][node]
+            ends = ngram >= 0
+            positions.append(position[ends])
+            ngrams.append(ngram[ends])
+        return np.concatenate(positions) + start, np.concatenate(ngrams)
+
+    def count(self, symbols: np.ndarray, documents: np.ndarray, width: int) -> csr_array:
+        """Counts the n-grams of each document, int64 [documents, width].
+
+        `symbols` int [positions] are those of all documents in a row, with `ABSENT` between two of them; `documents`
+        int [documents] is where each begins.
+        """
+        group = max(1, _COUNTERS_AT_ONCE // max(1, len(self._ngram_columns)))
+        blocks = [
+            self._count_group(symbols, np.append(documents, len(symbols))[first : first + group + 1], width)
+            for first in range(0, len(documents), group)
+        ]
+        return vstack(blocks, format="csr") if blocks else csr_array((0, width), dtype=np.int64)
+
+    def _count_group(self, symbols: np.ndarray, bounds: np.ndarray, width: int) -> csr_array:
+        """Counts the n-grams between the first and the last of `bounds` with a counter for each document and n-gram.
+
+        Counters are faster than sorting the hits, which there are several of for each character.
+        """
+        documents, ngrams = len(bounds) - 1, len(self._ngram_columns)
+        counters = np.zeros(documents * ngrams, np.int64)
+        for start in range(bounds[0], bounds[-1], _POSITIONS_AT_ONCE):
+            position, ngram = self._hits(symbols, start, min(start + _POSITIONS_AT_ONCE, bounds[-1]))
+            document = np.searchsorted(bounds, position, side="right") - 1
+            counters += np.bincount(document * ngrams + ngram, minlength=len(counters))
+        counted = np.flatnonzero(counters)
+        document, ngram = np.divmod(counted, max(1, ngrams))
+        ends = np.searchsorted(document, np.arange(documents + 1))
+        return csr_array((counters[counted], self._ngram_columns[ngram], ends), shape=(documents, width))

@@ -1,0 +1,104 @@
+"""What a model must be before its probabilities are believed; each check raises one sentence.
+
+transformers and PEFT load what fits and warn about the rest: a head that was never trained, an adapter that did not
+load and a tokenizer of another model all give numbers that look like probabilities.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+
+from lmsys_ray import CLASSES
+from lmsys_ray.errors import UsageError
+
+HEAD = "score.weight"
+
+_CLASS_NAMES = {
+    "a": {"a", "model_a", "response_a", "winner_model_a", "winner_a", "a_wins"},
+    "b": {"b", "model_b", "response_b", "winner_model_b", "winner_b", "b_wins"},
+    "tie": {"tie", "winner_tie", "draw", "equal"},
+}
+
+
+def class_columns(id2label: Mapping[Any, str], model: str) -> list[int]:
+    """Returns which column of the head holds a, b and tie; labels without names (`LABEL_0`) are taken in that order."""
+    names = [str(id2label[i]).strip().lower().replace(" ", "_").replace("-", "_") for i in range(len(id2label))]
+    if len(names) != len(CLASSES):
+        raise UsageError(f"model: {model} has {len(names)} labels where a, b and tie are needed; name a 3-label model")
+    if names == [f"label_{i}" for i in range(len(CLASSES))]:
+        return list(range(len(CLASSES)))
+    found = [[i for i, name in enumerate(names) if name in _CLASS_NAMES[label]] for label in CLASSES]
+    if any(len(columns) != 1 for columns in found):
+        raise UsageError(f"model: the labels of {model} are {', '.join(names)}; name them a, b and tie in its id2label")
+    return [columns[0] for columns in found]
+
+
+def check_base(info: Mapping[str, Any], model: str, head_needed: bool) -> None:
+    """Demands that a checkpoint filled the whole model: `info` is the loading info of transformers."""
+    missing = sorted(key for key in info["missing_keys"] if head_needed or key != HEAD)
+    if missing == [HEAD]:
+        raise UsageError(
+            f"model: {model} has no head ({HEAD}), so its answers would be random; "
+            "name a trained 3-label classifier, or the adapter that brings the head"
+        )
+    # A language model's own head is not needed here, the rest is.
+    unexpected = sorted(key for key in info["unexpected_keys"] if not key.startswith("lm_head."))
+    for keys, what in ((missing, "lacks"), (unexpected, "holds unknown"), (info["mismatched_keys"], "has misshapen")):
+        if keys:
+            raise UsageError(f"model: {model} {what} weights: {_some(keys)}; it does not fit its own config.json")
+
+
+def check_adapter(
+    found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], adapter: str, head_optional: bool
+) -> None:
+    """Demands that the weights of an adapter are the ones that the wrapped model has, and that they do something."""
+    optional = {key for key in expected if key.endswith(HEAD)} if head_optional else set()
+    missing, unexpected = sorted(set(expected) - set(found) - optional), sorted(set(found) - set(expected))
+    if missing and all(key.endswith(HEAD) for key in missing):
+        raise UsageError(f"adapter: {adapter} brings no head ({HEAD}) and the model has none; save it with the adapter")
+    if missing or unexpected:
+        what = f"lacks {_some(missing)}" if missing else f"has {_some(unexpected)} beside what its config says"
+        raise UsageError(f"adapter: {adapter} {what}; it was made for another model or is incomplete")
+    for key, weight in found.items():
+        if weight.shape != expected[key].shape:
+            raise UsageError(
+                f"adapter: {key} of {adapter} has the shape {list(weight.shape)} where the model needs "
+                f"{list(expected[key].shape)}; it was made for another model"
+            )
+        if not weight.is_floating_point():
+            raise UsageError(f"adapter: {key} of {adapter} holds {weight.dtype}; save it in a floating-point type")
+        if not torch.isfinite(weight).all():
+            raise UsageError(f"adapter: {key} of {adapter} holds NaN or infinity; train it again")
+    lora_b = [weight for key, weight in found.items() if ".lora_B." in key]
+    if lora_b and not any(weight.any() for weight in lora_b):
+        raise UsageError(f"adapter: every lora_B of {adapter} is zero, so it changes nothing; it was never trained")
+
+
+def check_finite(model: torch.nn.Module, name: str) -> None:
+    """Demands that no weight is NaN or infinite (integers of a quantized weight are not looked at)."""
+    for key, weight in model.named_parameters():
+        if weight.is_floating_point() and not torch.isfinite(weight).all():
+            raise UsageError(f"model: {key} of {name} holds NaN or infinity; use other weights or another dtype")
+
+
+def check_tokenizer(tokenizer: Tokenizer, tokenizer_pad: int | None, config: Any, model: str) -> None:
+    """Demands that the tokenizer's ids have embeddings, and that both agree on the pad token where both name one."""
+    largest = max(tokenizer.get_vocab(with_added_tokens=True).values())
+    if largest >= config.vocab_size:
+        raise UsageError(
+            f"model: the tokenizer of {model} has ids up to {largest} but the model embeds {config.vocab_size}; "
+            "they do not belong together"
+        )
+    model_pad = config.pad_token_id
+    if None not in (tokenizer_pad, model_pad) and tokenizer_pad != model_pad:
+        raise UsageError(
+            f"model: the pad token of {model} is {model_pad} in config.json but {tokenizer_pad} in the tokenizer; "
+            "set pad_token_id of config.json to the tokenizer's"
+        )
+
+
+def _some(keys: Any) -> str:
+    names = [str(key[0] if isinstance(key, tuple) else key) for key in keys]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,177 @@
+"""From the settings to a checked classifier: base weights, quantization, adapter, head."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from peft import (
+    LoraConfig,
+    LoraModel,
+    PeftConfig,
+    TaskType,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    BitsAndBytesConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from lmsys_ray import CLASSES
+from lmsys_ray.config import LlamaSettings
+from lmsys_ray.errors import UsageError
+from lmsys_ray.members.llama import attention, checks, devices
+from lmsys_ray.members.llama.quiet import quiet_libraries
+from lmsys_ray.members.llama.sources import adapter_directory, load_tokenizer, model_directory, pad_token_id
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A backbone that gives hidden states [..., tokens, dim] and a float32 head from the last one to 3 logits."""
+
+    backbone: torch.nn.Module
+    head: torch.nn.Module
+    columns: list[int]
+    """The columns of the head that hold a, b and tie."""
+    pad_id: int
+    device: torch.device
+    """Where the input goes; the head may lie on another GPU."""
+
+
+def load_classifier(settings: LlamaSettings) -> Classifier:
+    """Loads the model that `settings` describe, an adapter merged unless the weights are quantized.
+
+    Raises `UsageError` for every reason not to believe the result; see `checks`.
+    """
+    with quiet_libraries():
+        directory = model_directory(settings.model)
+        config = _read_config(directory, settings)
+        tokenizer = load_tokenizer(settings.model)
+        tokenizer_pad = pad_token_id(directory, tokenizer)
+        checks.check_tokenizer(tokenizer, tokenizer_pad, config, settings.model)
+        columns = checks.class_columns(config.id2label or {}, settings.model)
+        quantization = _quantization(config, settings)
+        model, info = _load_base(directory, config, quantization, settings)
+        checks.check_base(info, settings.model, head_needed=settings.adapter is None)
+        model.score.float()
+        if settings.adapter is not None:
+            head_found = checks.HEAD not in info["missing_keys"]
+            model = _with_adapter(model, settings.adapter, head_found, merge=not quantization)
+        checks.check_finite(model, settings.model)
+        model.set_attn_implementation(attention.NAME if settings.padding == "none" else "sdpa")
+    model.eval()
+    backbone: PreTrainedModel = getattr(model, model.base_model_prefix)
+    return Classifier(
+        backbone,
+        head=cast(torch.nn.Module, model.score),
+        columns=columns,
+        pad_id=next((i for i in (tokenizer_pad, config.pad_token_id) if i is not None), 0),
+        device=next(backbone.get_input_embeddings().parameters()).device,
+    )
+
+
+def _read_config(directory: Path, settings: LlamaSettings) -> PreTrainedConfig:
+    name = settings.model
+    try:
+        config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"model: {name} is no model that transformers knows ({_first_line(error)})") from None
+    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        raise UsageError(f"model: transformers has no sequence classifier for {config.model_type}, the type of {name}")
+    if any("SequenceClassification" in architecture for architecture in config.architectures or []):
+        checks.class_columns(config.id2label or {}, name)
+    else:
+        config.num_labels = len(CLASSES)
+    longest = getattr(config, "max_position_embeddings", None) or settings.max_length
+    if settings.max_length > longest:
+        raise UsageError(f"max_length: {settings.max_length} exceeds the {longest} positions of {name}; lower it")
+    return config
+
+
+def _quantization(config: PreTrainedConfig, settings: LlamaSettings) -> dict[str, Any]:
+    """Returns the quantization for `from_pretrained`; empty where the weights keep 16 or 32 bits."""
+    stored = getattr(config, "quantization_config", None)
+    if stored is not None:
+        if settings.quantization != "auto":
+            raise UsageError(f"quantization: {settings.model} is stored quantized already; set quantization to auto")
+        return {"quantization_config": stored}
+    with torch.device("meta"):
+        parameters = AutoModelForSequenceClassification.from_config(config).num_parameters()
+    memory = devices.gpu_memory(settings.gpus_per_replica)
+    choice = devices.choose_quantization(settings.quantization, parameters, memory)
+    if choice == "none":
+        return {}
+    head = ["score"]  # bitsandbytes would quantize it too
+    if choice == "int8":
+        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=head)}
+    four_bits = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=devices.choose_dtype(settings.dtype),
+        llm_int8_skip_modules=head,
+    )
+    return {"quantization_config": four_bits}
+
+
+def _load_base(
+    directory: Path, config: PreTrainedConfig, quantization: dict[str, Any], settings: LlamaSettings
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    try:
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            directory,
+            config=config,
+            dtype=devices.choose_dtype(settings.dtype),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that `checks` can name them
+            trust_remote_code=False,
+            **quantization,
+            **devices.placement(settings.gpus_per_replica),
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UsageError(f"model: the weights of {settings.model} cannot be read ({_first_line(error)})") from None
+    if not hasattr(model, "score") or not hasattr(model, model.base_model_prefix):
+        raise UsageError(f"model: {settings.model} is a {type(model).__name__}, not a decoder with a head named score")
+    return model, info
+
+
+def _with_adapter(model: PreTrainedModel, name: str, head_found: bool, merge: bool) -> PreTrainedModel:
+    """Puts the LoRA adapter `name` on `model`, merged where `merge`."""
+    directory = adapter_directory(name)
+    config, weights = _read_adapter(directory, name)
+    try:
+        # Merged in float32; beside a quantized base the adapter computes in the base's own type.
+        wrapped = get_peft_model(model, config, autocast_adapter_dtype=merge)
+    except ValueError as error:
+        raise UsageError(f"adapter: {name} does not fit the model, it was made for another ({error})") from None
+    own = get_peft_model_state_dict(wrapped)
+    checks.check_adapter(weights, own, name, head_optional=head_found)
+    set_peft_model_state_dict(wrapped, {**own, **weights})
+    tuner = cast(LoraModel, wrapped.base_model)
+    return cast(PreTrainedModel, tuner.merge_and_unload() if merge else tuner.model)
+
+
+def _read_adapter(directory: Path, name: str) -> tuple[LoraConfig, dict[str, torch.Tensor]]:
+    file = directory / "adapter_model.safetensors"
+    if not (directory / "adapter_config.json").is_file() or not file.is_file():
+        raise UsageError(f"adapter: {name} lacks adapter_config.json or adapter_model.safetensors; save it with PEFT")
+    try:
+        config, weights = PeftConfig.from_pretrained(str(directory)), load_file(file)
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+        raise UsageError(f"adapter: {name} cannot be read ({_first_line(error)})") from None
+    if not isinstance(config, LoraConfig):
+        raise UsageError(f"adapter: {name} is of the type {config.peft_type}; only LoRA is supported")
+    if config.task_type != TaskType.SEQ_CLS:
+        raise UsageError(f"adapter: {name} was made for {config.task_type}, not for classification (SEQ_CLS)")
+    return config, weights
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

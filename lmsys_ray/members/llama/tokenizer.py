@@ -1,0 +1,95 @@
+"""Texts to token ids, without reading more of a huge text than its length allows.
+
+A text may be shortened before it is tokenized where that leaves the kept tokens as they are. That holds at a boundary
+of a character other than white space and a space: the pre-tokenizers of GPT-2, Llama 3, Qwen and their kin start a new
+piece there whatever follows, and SentencePiece vocabularies hold no token across it. A vocabulary that does (SuperBPE)
+is found when it is loaded, and its texts are tokenized in full.
+"""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from tokenizers import Encoding, Tokenizer
+
+# ▁ is how SentencePiece spells a space.
+BOUNDARY = re.compile(r"(?<=[^\s▁])(?= )")
+NO_BOUNDARY = re.compile(r"(?!)")
+
+# Two ASCII letters with a space between, in the spelling of byte-level BPE (Ġ) or SentencePiece (▁).
+_TOKEN_ACROSS_WORDS = re.compile("[!-~][ Ġ▁]")
+
+CHARACTERS_PER_TOKEN = 8
+"""How much of a text is tried first; most languages and code need 2 to 5 characters a token."""
+
+
+class BoundedTokenizer:
+    """Tokenizes texts up to a number of tokens; special tokens are left to the caller."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self.tokenizer = tokenizer
+        across_words = any(map(_TOKEN_ACROSS_WORDS.search, tokenizer.get_vocab(with_added_tokens=True)))
+        self.boundary = NO_BOUNDARY if across_words else BOUNDARY
+
+    def ids(self, text: str) -> np.ndarray:
+        """Returns all token ids of one text, int32 [tokens]."""
+        return _ids(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def special_ids(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the ids that the tokenizer puts before and after a text, such as Llama's BOS."""
+        text = "a"
+        plain = list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+        whole = list(self.tokenizer.encode(text, add_special_tokens=True).ids)
+        start = next(i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)
+        before, after = whole[:start], whole[start + len(plain) :]
+        return np.array(before, np.int32), np.array(after, np.int32)
+
+    def first_tokens(self, texts: Sequence[str], count: int) -> list[np.ndarray]:
+        """Returns the first `count` token ids of each text, or all where there are fewer."""
+        found: list[np.ndarray] = [np.empty(0, np.int32)] * len(texts)
+        pending, characters = list(range(len(texts))), count * CHARACTERS_PER_TOKEN
+        while pending:
+            heads = [texts[i][: self.head(texts[i], characters)] for i in pending]
+            encodings = self.tokenizer.encode_batch_fast(heads, add_special_tokens=False)
+            too_short = []
+            for i, head, encoding in zip(pending, heads, encodings, strict=True):
+                if len(encoding) < count and len(head) < len(texts[i]):
+                    too_short.append(i)
+                else:
+                    found[i] = _ids(encoding)[:count]
+            pending, characters = too_short, characters * 2
+        return found
+
+    def shorten(self, text: str, count: int) -> str:
+        """Drops the middle of `text` where its first and its last `count` tokens stay as they are.
+
+        The result has at least `count` tokens of each end, and so at least twice `count` where anything was dropped.
+        """
+        characters = count * CHARACTERS_PER_TOKEN
+        while (head := self.head(text, characters)) < (tail := self.tail(text, characters)):
+            ends = self.tokenizer.encode_batch_fast([text[:head], text[tail:]], add_special_tokens=False)
+            if all(len(end) >= count for end in ends):
+                return text[:head] + text[tail:]
+            characters *= 2
+        return text
+
+    def head(self, text: str, characters: int) -> int:
+        """Returns the first boundary at or after `characters`; the end of the text where there is none."""
+        boundary = self.boundary.search(text, characters) if len(text) > characters else None
+        return boundary.start() if boundary else len(text)
+
+    def tail(self, text: str, characters: int) -> int:
+        """Returns the first boundary in the last `characters`; 0 where there is none or the text is no longer."""
+        boundary = self.boundary.search(text, len(text) - characters) if len(text) > characters else None
+        return boundary.start() if boundary else 0
+
+    def encode(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Returns of each text its ids [tokens] and where each token begins and ends [tokens, 2], in characters."""
+        encodings = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [(_ids(e), np.array(e.offsets, np.int64).reshape(-1, 2)) for e in encodings]
+
+
+def _ids(encoding: Encoding) -> np.ndarray:
+    return np.array(encoding.ids, np.int32)

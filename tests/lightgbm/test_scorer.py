@@ -1,0 +1,132 @@
+"""The LightGBM member gives what the notebook gives, bit by bit, from artefacts that hold no code."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from lmsys_ray.config import LightGBMSettings
+from lmsys_ray.errors import RunError, UsageError
+from lmsys_ray.members.lightgbm import LightGBMScorer, scorer
+from lmsys_ray.members.lightgbm.artifacts import METADATA, Artifacts, load, save
+from lmsys_ray.members.lightgbm.vectorizer import VectorizerSettings
+from tests.lightgbm.fitted import Fitted, fit
+from tests.lightgbm.texts import conversations
+
+
+@pytest.fixture
+def fitted() -> Fitted:
+    return fit()
+
+
+@pytest.fixture
+def directory(fitted: Fitted, tmp_path: Path) -> Path:
+    path = tmp_path / "lightgbm"
+    path.mkdir()
+    save(artifacts_of(fitted), path)
+    return path
+
+
+def artifacts_of(fitted: Fitted) -> Artifacts:
+    words, characters = VectorizerSettings.of(fitted.cvec), VectorizerSettings.of(fitted.ccvec)
+    return Artifacts("notebook", words, characters, [model.booster_ for model in fitted.models])
+
+
+def made(directory: Path) -> LightGBMScorer:
+    return LightGBMScorer(LightGBMSettings(kind="lightgbm", artifacts=str(directory)))
+
+
+def test_features_equal_the_notebooks(fitted: Fitted, directory: Path) -> None:
+    rows = conversations(80, seed=6)
+    assert np.array_equal(load(directory).features().matrix(rows).toarray(), fitted.features(rows.to_pandas()))
+
+
+def test_probabilities_equal_the_notebooks(fitted: Fitted, directory: Path) -> None:
+    rows = conversations(80, seed=7)
+    scores = made(directory).score(rows)
+    assert scores.dtype == np.float32
+    assert np.array_equal(scores, fitted.probabilities(rows.to_pandas()).astype(np.float32))
+
+
+def test_batches_do_not_change_the_scores(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = conversations(50, seed=8)
+    whole = made(directory).score(rows)
+    monkeypatch.setattr(scorer, "_BATCH_CHARACTERS", 500)
+    chunked = pa.concat_tables([rows.slice(0, 17), rows.slice(17)])
+    assert np.array_equal(made(directory).score(chunked), whole)
+
+
+def test_no_rows_give_no_scores(directory: Path) -> None:
+    assert made(directory).score(conversations(0)).shape == (0, 3)
+
+
+def test_terms_that_no_tree_uses_are_not_counted(directory: Path) -> None:
+    artifacts = load(directory)
+    features = artifacts.features()
+    used = scorer.used_columns(artifacts.boosters)
+    rows = conversations(40, seed=9)
+    matrix, pruned = features.matrix(rows), features.only(used).matrix(rows)
+    assert pruned.nnz < matrix.nnz / 2
+    assert np.array_equal(pruned.toarray()[:, used], matrix.toarray()[:, used])
+
+
+def test_what_is_saved_loads_as_it_was(fitted: Fitted, directory: Path) -> None:
+    saved, loaded = artifacts_of(fitted), load(directory)
+    assert (loaded.kind, loaded.words, loaded.characters) == (saved.kind, saved.words, saved.characters)
+    texts = [[booster.model_to_string() for booster in artifacts.boosters] for artifacts in (saved, loaded)]
+    assert [text.split("parameters:")[0] for text in texts[0]] == [text.split("parameters:")[0] for text in texts[1]]
+
+
+def rewrite(directory: Path, name: str, change: Callable[[str], str]) -> None:
+    """Changes a file and its digest with it: what is then found wrong is the content."""
+    text = change((directory / name).read_text())
+    (directory / name).write_text(text)
+    metadata = json.loads((directory / METADATA).read_text())
+    metadata["files"][name] = hashlib.sha256(text.encode()).hexdigest()
+    (directory / METADATA).write_text(json.dumps(metadata))
+
+
+def without_last_term(text: str) -> str:
+    settings = json.loads(text)
+    return json.dumps(settings | {"vocabulary": settings["vocabulary"][:-1]})
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda d: (d / "words.json").unlink(), r"words\.json is missing"),
+        (lambda d: (d / "booster-01.txt").write_text("tree"), r"booster-01\.txt was changed or cut short"),
+        (lambda d: rewrite(d, "words.json", lambda t: t[:-9]), r"words\.json is no JSON"),
+        (lambda d: rewrite(d, "words.json", without_last_term), "do not belong together"),
+        (lambda d: rewrite(d, "words.json", lambda t: t.replace('"word"', '"syllable"')), r"words\.json: analyzer"),
+        (lambda d: rewrite(d, "booster-00.txt", lambda t: "nothing"), r"booster-00\.txt is no LightGBM model"),
+        (lambda d: rewrite(d, "booster-00.txt", lambda t: t.split("end of trees")[0]), r"booster-00\.txt is cut short"),
+        (lambda d: (d / METADATA).write_text("{}"), r"metadata\.json: features is wrong"),
+        (lambda d: (d / METADATA).write_text("[" * 5000), r"metadata\.json is no JSON"),
+        (lambda d: (d / METADATA).write_text('{"features": "notebook", "files": {}}'), "does not list words"),
+        (lambda d: (d / METADATA).write_text('{"features": "other", "files": {}}'), "features is wrong"),
+    ],
+)
+def test_damaged_artefacts_are_refused_with_a_sentence(directory: Path, damage: Callable, sentence: str) -> None:
+    damage(directory)
+    with pytest.raises(RunError, match=sentence) as raised:
+        made(directory)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_directory_of_something_else_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"has no metadata\.json"):
+        made(tmp_path)
+
+
+def test_boosters_of_two_classes_are_refused(fitted: Fitted, directory: Path) -> None:
+    rows = conversations(60, seed=5)
+    binary = type(fitted.models[0])(n_estimators=2, verbose=-1)
+    binary.fit(fitted.features(rows.to_pandas()), np.arange(60) % 2)
+    rewrite(directory, "booster-00.txt", lambda _: binary.booster_.model_to_string())
+    with pytest.raises(RunError, match="booster 0 predicts 1 values a row where 3 classes are needed"):
+        made(directory)

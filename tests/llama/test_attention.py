@@ -1,0 +1,116 @@
+"""Packed rows: each is computed as if it were alone."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForSequenceClassification, Gemma2Config, MistralConfig, PreTrainedModel
+
+from lmsys_ray.errors import RunError
+from lmsys_ray.members.llama import attention
+from tests import tiny_llama
+
+CPU = torch.device("cpu")
+LENGTHS = st.lists(st.integers(1, 24), min_size=1, max_size=5)
+
+
+def classifier(name: str) -> PreTrainedModel:
+    """Tiny models with what sets architectures apart: grouped queries, biases, sliding windows, bounded scores."""
+    sizes = {**tiny_llama.SIZES, "head_dim": 8}
+    if name in tiny_llama.ARCHITECTURES:
+        return tiny_llama.make_classifier(name)
+    configs = {
+        "mistral": MistralConfig(**sizes, sliding_window=6),
+        "gemma2": Gemma2Config(**sizes, sliding_window=6, attn_logit_softcapping=2.0, query_pre_attn_scalar=8),
+    }
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(configs[name], attn_implementation="eager").eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.normal_(std=0.2)
+    return model
+
+
+@pytest.fixture(scope="module", params=["llama", "qwen2", "mistral", "gemma2"])
+def backbones(request: pytest.FixtureRequest) -> tuple[PreTrainedModel, PreTrainedModel]:
+    """The same weights with transformers' own attention and with packed rows."""
+    plain, packed = classifier(request.param).model, classifier(request.param).model
+    packed.set_attn_implementation(attention.NAME)
+    return plain, packed
+
+
+def random_rows(lengths: list[int]) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(sum(lengths))
+    return [torch.randint(3, 400, (length,), generator=generator) for length in lengths]
+
+
+@torch.inference_mode()
+def run_packed(backbone: PreTrainedModel, rows: list[torch.Tensor]) -> torch.Tensor:
+    layout = attention.layout([len(row) for row in rows], CPU)
+    return backbone(torch.cat(rows)[None], use_cache=False, **layout).last_hidden_state[0]
+
+
+@settings(max_examples=25)
+@given(LENGTHS)
+def test_packed_rows_equal_one_row_at_a_time(
+    backbones: tuple[PreTrainedModel, PreTrainedModel], lengths: list[int]
+) -> None:
+    plain, packed = backbones
+    rows = random_rows(lengths)
+    with torch.inference_mode():
+        alone = torch.cat([plain(row[None], use_cache=False).last_hidden_state[0] for row in rows])
+    assert (run_packed(packed, rows) - alone).abs().max() < 1e-5
+
+
+@settings(max_examples=25)
+@given(LENGTHS, st.data())
+def test_changing_one_row_changes_no_other(
+    backbones: tuple[PreTrainedModel, PreTrainedModel], lengths: list[int], data: st.DataObject
+) -> None:
+    _, packed = backbones
+    rows = random_rows(lengths)
+    changed = data.draw(st.integers(0, len(rows) - 1))
+    before = run_packed(packed, rows).split(lengths)
+    rows[changed] = (rows[changed] + 1) % 400
+    after = run_packed(packed, rows).split(lengths)
+    for i, (old, new) in enumerate(zip(before, after, strict=True)):
+        difference = (old - new).abs().max()
+        assert difference > 1e-3 if i == changed else difference < 1e-6
+
+
+@given(LENGTHS)
+def test_layout_restarts_positions_and_accumulates_lengths(lengths: list[int]) -> None:
+    made = attention.layout(lengths, CPU)
+    assert made["position_ids"][0].tolist() == [position for length in lengths for position in range(length)]
+    assert made["cu_seq_lens_q"].tolist() == [0, *np.cumsum(lengths)]
+    assert made["cu_seq_lens_q"].dtype == torch.int32
+    assert made["row_lengths"] == tuple(lengths)
+
+
+def test_attention_that_cannot_be_packed_is_refused() -> None:
+    states = torch.zeros(1, 2, 3, 4)
+    layout = attention.layout([3], CPU)
+    layout.pop("position_ids")
+    with pytest.raises(RunError, match="padding: Linear uses attention that cannot be packed"):
+        attention.packed_attention(torch.nn.Linear(1, 1), states, states, states, None, s_aux=torch.zeros(2), **layout)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("window", [None, 16])
+def test_the_cuda_kernel_equals_one_row_at_a_time(window: int | None) -> None:
+    lengths = [1, 40, 7, 129]
+    torch.manual_seed(0)
+    query, key, value = (
+        torch.randn(1, heads, sum(lengths), 64, device="cuda", dtype=torch.float16) for heads in (6, 2, 2)
+    )
+    layout = attention.layout(lengths, torch.device("cuda"))
+    layout.pop("position_ids")
+    module = torch.nn.Identity()
+    found, _ = attention.packed_attention(module, query, key, value, None, sliding_window=window, **layout)
+    expected, _ = attention.packed_attention(
+        module, query.float(), key.float(), value.float(), None, sliding_window=window, **layout
+    )
+    assert (found.float() - expected).abs().max() < 5e-3

@@ -1,0 +1,76 @@
+"""Plans of micro-batches."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmsys_ray.members.llama import packing
+
+LENGTHS = st.lists(st.integers(1, 64), max_size=80).map(lambda values: np.array(values, np.int64))
+PADDINGS = st.sampled_from(["none", "longest", "max_length"])
+
+
+@given(LENGTHS, st.integers(1, 300), PADDINGS)
+def test_every_row_is_in_exactly_one_micro_batch(lengths: np.ndarray, budget: int, padding: packing.Padding) -> None:
+    batches = packing.plan(lengths, budget, padding, max_length=64)
+    rows = np.concatenate(batches) if batches else np.empty(0, int)
+    assert sorted(rows) == list(range(len(lengths)))
+    assert all(len(batch) for batch in batches)
+
+
+@given(LENGTHS, st.integers(1, 300), PADDINGS)
+def test_no_micro_batch_of_several_rows_exceeds_the_budget(
+    lengths: np.ndarray, budget: int, padding: packing.Padding
+) -> None:
+    for batch in packing.plan(lengths, budget, padding, max_length=64):
+        assert len(batch) == 1 or packing.slots(lengths[batch], padding, max_length=64) <= budget
+
+
+@given(LENGTHS, st.integers(64, 300))
+def test_best_fit_never_leaves_two_micro_batches_that_would_fit_in_one(lengths: np.ndarray, budget: int) -> None:
+    sums = [int(lengths[batch].sum()) for batch in packing.plan(lengths, budget, "none", max_length=64)]
+    assert len(sums) < 2 or sum(sorted(sums)[:2]) > budget
+
+
+def test_best_fit_puts_a_row_where_the_least_room_is_left() -> None:
+    batches = packing.plan(np.array([60, 50, 40, 30, 20]), 100, "none", max_length=64)
+    assert [sorted(batch.tolist()) for batch in batches] == [[0, 2], [1, 3, 4]]
+
+
+def test_max_length_keeps_the_order_of_the_rows_as_the_notebook_does() -> None:
+    batches = packing.plan(np.arange(1, 11), 8192, "max_length", max_length=2048)
+    assert [batch.tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+def test_longest_first_so_that_nothing_long_comes_last() -> None:
+    lengths = np.array([3, 50, 7, 41, 12])
+    first = [batch[0] for batch in packing.plan(lengths, 60, "longest", max_length=64)]
+    assert lengths[first].tolist() == sorted(lengths[first].tolist(), reverse=True)
+
+
+@pytest.mark.parametrize(("padding", "expected"), [("none", 60), ("longest", 90), ("max_length", 192)])
+def test_slots_count_the_padding(padding: packing.Padding, expected: int) -> None:
+    assert packing.slots(np.array([10, 20, 30]), padding, max_length=64) == expected
+
+
+def test_usage_adds_up_to_a_share_of_padding() -> None:
+    usage = packing.Usage()
+    assert usage.padding_share == 0
+    usage.add(np.array([10, 20]), slots=40)
+    usage.add(np.array([30]), slots=40)
+    assert (usage.rows, usage.tokens, usage.slots, usage.micro_batches) == (3, 60, 80, 2)
+    assert usage.padding_share == 0.25
+
+
+def test_waste_on_long_tailed_lengths() -> None:
+    """Log-normal lengths, as conversations have: packing wastes no slot, sorting little, padding to the cap most."""
+    lengths = np.minimum(np.random.default_rng(0).lognormal(5.2, 0.8, 400).astype(int) + 8, 512)
+    taken = {}
+    for padding in ("none", "longest", "max_length"):
+        batches = packing.plan(lengths, 2048, padding, max_length=512)
+        taken[padding] = sum(packing.slots(lengths[batch], padding, 512) for batch in batches)
+    assert taken["none"] == lengths.sum()
+    assert taken["longest"] < 1.15 * lengths.sum()
+    assert taken["max_length"] == 400 * 512
+    assert len(packing.plan(lengths, 2048, "none", 512)) <= int(np.ceil(lengths.sum() / 2048)) + 1

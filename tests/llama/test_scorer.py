@@ -1,0 +1,184 @@
+"""Probabilities: what a plain use of transformers gives, however rows are batched."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import peft
+import pyarrow as pa
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
+
+from lmsys_ray.config import LlamaSettings
+from lmsys_ray.errors import RunError
+from lmsys_ray.members.llama.encode import ENCODED
+from lmsys_ray.members.llama.scorer import LlamaScorer
+from tests import tiny_llama
+
+LENGTHS = [5, 90, 1, 33, 64, 12, 90, 7, 128, 41]
+
+
+def encoded(lengths: list[int], seed: int = 0) -> pa.Table:
+    """Random rows, numbered from 100 so that a row's number is not its place."""
+    generator = np.random.default_rng(seed)
+    rows = [generator.integers(3, 400, length).tolist() for length in lengths]
+    columns = [list(range(100, 100 + len(rows))), rows, lengths]
+    return pa.Table.from_arrays([pa.array(c, f.type) for c, f in zip(columns, ENCODED, strict=True)], schema=ENCODED)
+
+
+def with_rows(table: pa.Table, rows: list[list[int]]) -> pa.Table:
+    field = ENCODED.field("input_ids")
+    return table.set_column(1, field, pa.array(rows, field.type))
+
+
+def scorer(model: str | Path, **changes: object) -> LlamaScorer:
+    return LlamaScorer(
+        LlamaSettings(kind="llama", model=str(model), **{"max_length": 128, "batch_tokens": 200, **changes})
+    )
+
+
+def one_at_a_time(model: torch.nn.Module, table: pa.Table) -> np.ndarray:
+    """Each row alone through the classifier, pooled at its last token by hand."""
+    with torch.inference_mode():
+        logits = []
+        for ids in table["input_ids"].to_pylist():
+            hidden = model.model(torch.tensor([ids])).last_hidden_state
+            logits.append(model.score(hidden[0, -1]))
+        return torch.softmax(torch.stack(logits).float(), -1).numpy()
+
+
+@pytest.mark.parametrize("padding", ["none", "longest", "max_length"])
+@pytest.mark.parametrize("architecture", ["model", "qwen"])
+def test_probabilities_equal_one_row_at_a_time(request: pytest.FixtureRequest, architecture: str, padding: str) -> None:
+    directory, table = request.getfixturevalue(architecture), encoded(LENGTHS)
+    expected = one_at_a_time(AutoModelForSequenceClassification.from_pretrained(directory).eval(), table)
+    found = scorer(directory, padding=padding).score(table)
+    assert found.dtype == np.float32
+    assert found.shape == (len(LENGTHS), 3)
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.ptp(found, axis=0).min() > 0.05  # the rows differ, so the comparison says something
+
+
+@pytest.mark.parametrize("base", ["model", "backbone"])
+def test_an_adapter_gives_what_peft_gives(request: pytest.FixtureRequest, adapter: str, base: str) -> None:
+    directory, table = request.getfixturevalue(base), encoded(LENGTHS)
+    plain = AutoModelForSequenceClassification.from_pretrained(directory, num_labels=3)
+    reference = peft.PeftModel.from_pretrained(plain, adapter).eval().base_model.model
+    found = scorer(directory, adapter=adapter).score(table)
+    np.testing.assert_allclose(found, one_at_a_time(reference, table), atol=1e-5)
+
+
+QUANTIZED = {
+    "int8": BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["score"]),
+    "nf4": BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", llm_int8_skip_modules=["score"]),
+}
+
+
+@pytest.mark.parametrize("quantization", ["int8", "nf4"])
+def test_quantized_bases_keep_the_adapter_beside_them(tmp_path: Path, quantization: str) -> None:
+    sizes = {"hidden_size": 64, "intermediate_size": 128}  # nf4 packs blocks of 64
+    model = tiny_llama.make_model(tmp_path / "model", **sizes)
+    adapter = tiny_llama.make_adapter(tmp_path / "adapter", **sizes)
+    table = encoded(LENGTHS)
+    plain = AutoModelForSequenceClassification.from_pretrained(model, quantization_config=QUANTIZED[quantization])
+    reference = peft.PeftModel.from_pretrained(plain, str(adapter)).eval().base_model.model
+    made = scorer(model, adapter=str(adapter), quantization=quantization)
+    assert any("lora_B" in name for name, _ in made.classifier.backbone.named_parameters())
+    # int8 quantizes activations, with outliers looked for in the whole micro-batch: batching shows in the result.
+    tolerance = {"int8": 0.05, "nf4": 1e-4}[quantization]
+    np.testing.assert_allclose(made.score(table), one_at_a_time(reference, table), atol=tolerance)
+
+
+def test_columns_follow_the_names_of_the_labels(model: str, copied: Path) -> None:
+    shutil.copytree(model, copied)
+    config = json.loads((copied / "config.json").read_text())
+    names = {"0": "winner_tie", "1": "winner_model_a", "2": "winner_model_b"}
+    (copied / "config.json").write_text(json.dumps({**config, "id2label": names, "label2id": {}}))
+    table = encoded(LENGTHS)
+    np.testing.assert_allclose(scorer(copied).score(table), scorer(model).score(table)[:, [1, 2, 0]], atol=1e-6)
+
+
+def test_usage_counts_tokens_slots_and_micro_batches(model: str) -> None:
+    table = encoded(LENGTHS)
+    packed, padded = scorer(model), scorer(model, padding="max_length")
+    packed.score(table)
+    padded.score(table)
+    assert (packed.usage.rows, packed.usage.tokens, packed.usage.slots) == (10, sum(LENGTHS), sum(LENGTHS))
+    assert packed.usage.micro_batches == 3
+    assert (padded.usage.tokens, padded.usage.slots, padded.usage.micro_batches) == (sum(LENGTHS), 1280, 10)
+    packed.score(table)
+    assert packed.usage.rows == 20
+
+
+def test_a_row_that_ends_in_the_pad_token_is_pooled_at_its_end(model: str) -> None:
+    table = encoded([4, 9])
+    table = with_rows(table, [[*row[:-1], 1] for row in table["input_ids"].to_pylist()])
+    expected = one_at_a_time(AutoModelForSequenceClassification.from_pretrained(model).eval(), table)
+    for padding in ("none", "longest"):
+        np.testing.assert_allclose(scorer(model, padding=padding).score(table), expected, atol=1e-5)
+
+
+def test_slices_and_chunks_of_a_table_score_like_the_whole(model: str) -> None:
+    table, made = encoded(LENGTHS), scorer(model)
+    whole = made.score(table)
+    np.testing.assert_allclose(made.score(table.slice(3, 4)), whole[3:7], atol=1e-6)
+    chunked = pa.concat_tables([table.slice(0, 3), table.slice(3)])
+    np.testing.assert_allclose(made.score(chunked), whole, atol=1e-6)
+    assert made.score(table.slice(0, 0)).shape == (0, 3)
+
+
+def test_logits_that_are_not_finite_are_an_error_that_names_the_rows(model: str, copied: Path) -> None:
+    shutil.copytree(model, copied)
+    weights = load_file(copied / "model.safetensors")
+    weights["model.embed_tokens.weight"][7] = 6e4  # finite in float16, but sums of it are not
+    weights["model.layers.0.self_attn.o_proj.weight"] *= 0
+    weights["model.layers.0.mlp.down_proj.weight"][:] = 6e4
+    save_file(weights, copied / "model.safetensors", metadata={"format": "pt"})
+    table = with_rows(encoded([2, 2, 2]), [[3, 4], [3, 7], [5, 6]])
+    with pytest.raises(RunError, match=r"not finite for \d rows \(.*101.*\); set dtype to bfloat16 or float32"):
+        scorer(copied, dtype="float16").score(table)
+
+
+class SmallDevice(LlamaScorer):
+    """Runs out of memory above `limit` tokens, as a GPU would."""
+
+    limit = 0
+    refused = 0
+
+    def _forward(self, rows: list[np.ndarray]) -> torch.Tensor:
+        if sum(map(len, rows)) > self.limit:
+            self.refused += 1
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return super()._forward(rows)
+
+
+def test_running_out_of_memory_halves_the_budget_for_good(model: str) -> None:
+    settings = LlamaSettings(kind="llama", model=model, max_length=128, batch_tokens=1000)
+    table, device = encoded(LENGTHS), SmallDevice(settings)
+    device.limit = 150
+    np.testing.assert_allclose(device.score(table), scorer(model).score(table), atol=1e-6)
+    assert device.batch_tokens <= 150
+    refused = device.refused
+    assert refused > 0
+    device.score(table)
+    assert device.refused == refused  # it remembers
+    assert device.usage.rows == 2 * len(LENGTHS)  # rows of a refused micro-batch count once
+
+
+def test_a_row_that_never_fits_is_an_error_that_says_what_to_do(model: str) -> None:
+    device = SmallDevice(LlamaSettings(kind="llama", model=model, max_length=128))
+    device.limit = 100
+    with pytest.raises(RunError, match="a row of 128 tokens does not fit in the memory of the GPU; lower max_length"):
+        device.score(encoded(LENGTHS))
+
+
+def test_threads_are_what_the_caller_says(model: str) -> None:
+    before = torch.get_num_threads()
+    LlamaScorer(LlamaSettings(kind="llama", model=model), threads=1)
+    assert torch.get_num_threads() == 1
+    LlamaScorer(LlamaSettings(kind="llama", model=model))
+    assert torch.get_num_threads() >= before
