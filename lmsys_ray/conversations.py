@@ -27,6 +27,8 @@ CellForm = Literal["auto", "json", "text"]
 
 # What a JSON list of turns begins with; other text in brackets, such as "[Verse 1]", is plain text.
 _LIST_OF_TURNS = re.compile(r'\s*\[\s*(?:"|null\b|\]|\Z)')
+# Not strict: control characters inside texts are kept. `json.loads` would make a decoder for each cell.
+_DECODE = json.JSONDecoder(strict=False).decode
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -46,7 +48,7 @@ def decode_cell(cell: str, form: CellForm = "auto") -> list[str]:
     if form == "text" or (form == "auto" and not _LIST_OF_TURNS.match(cell)):
         return [_without_lone_surrogates(cell)]
     try:
-        turns = json.loads(cell, strict=False)  # control characters inside texts are kept
+        turns = _DECODE(cell)
     except json.JSONDecodeError as error:
         raise BadCellError(f"is not valid JSON ({error.msg} at character {error.pos})") from None
     except RecursionError:
