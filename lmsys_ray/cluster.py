@@ -2,8 +2,10 @@
 
 import logging
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +36,7 @@ def ray_cluster() -> Iterator[Resources]:
         # Ray 2.60 prints, at its level ERROR, a warning for every actor pool of Ray Data that no caller can avoid.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         submitted = "RAY_ADDRESS" in os.environ
-        with _native_output_held():
+        with _native_output_held(), _sigterm_kept():
             ray.init(
                 address=None if submitted else "local",
                 include_dashboard=None if submitted else False,
@@ -43,11 +45,19 @@ def ray_cluster() -> Iterator[Resources]:
             )
     _set_up_ray_data()
     found = ray.cluster_resources()
-    try:
-        yield Resources(cpus=max(1, int(found.get("CPU", 1))), gpus=int(found.get("GPU", 0)))
-    finally:
-        if not standing:
-            ray.shutdown()
+    yield Resources(cpus=max(1, int(found.get("CPU", 1))), gpus=int(found.get("GPU", 0)))
+    # Not after an error: other threads may be waiting for Ray, whose core then ends the process without a word.
+    if not standing:
+        ray.shutdown()
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Puts back the handler of SIGTERM, in whose place Ray sets one that leaves with the exit code 15."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 @contextmanager
@@ -73,5 +83,8 @@ def _set_up_ray_data() -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.raise_original_map_exception = True  # so that a member's sentence reaches the user as it is
-    for name in ("ray.data", "ray.data._internal", "ray"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    for handler in logging.getLogger("ray.data").handlers:
+        # Its own log file keeps everything; the terminal shows what this package makes of an error.
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            handler.setLevel(logging.CRITICAL)

@@ -2,26 +2,58 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from lmsys_ray.config import Settings
 from lmsys_ray.errors import RunError
 from lmsys_ray.layers import checked, layered
 
 
+class Stopped(BaseException):
+    """SIGINT or SIGTERM asked the command to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
 def run_command(command: Callable[[], None]) -> int:
-    """Runs `command` and returns the exit code: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C."""
+    """Runs `command` and returns the exit code 0, or ends the process with one line and another code.
+
+    1 failed, 2 wrong usage, 130 stopped by SIGINT (Ctrl-C), 143 by SIGTERM (a spot instance is taken away).
+    """
+    for number in _STOP_SIGNALS:
+        signal.signal(number, _stop)
     try:
         command()
     except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+        _end(f"error: {error}", error.exit_code)
+    except Stopped as stopped:
+        _end("stopped; what is done is kept, and the same command goes on from there", stopped.exit_code)
     return 0
+
+
+def _end(line: str, exit_code: int) -> NoReturn:
+    """Leaves at once: threads that still wait for Ray would hold the process. Ray's own processes end with it."""
+    print(line, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)
+
+
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Unwinds the command once; the signal that an impatient user sends again must not cut the clean-up short."""
+    for each in _STOP_SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    raise Stopped(number)
 
 
 def score_parser() -> argparse.ArgumentParser:

@@ -73,6 +73,11 @@ class Display:
             self._told[stage] = now
             self.say(self._line(stage, rate))
 
+    def finish(self, stage: str) -> None:
+        """Ends a stage whose number of rows was not known before."""
+        if self._bars:
+            self._bars.update(self._tasks[stage], total=self._done[stage])
+
     def _line(self, stage: str, rate: str) -> str:
         total = self._total[stage]
         of = f" of {total:,} ({self._done[stage] / max(total, 1):.0%})" if total is not None else ""

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,9 @@ class _Start:
             self._say_weights()
             manifest = self._begin()
             if "ingested" not in manifest or any(self._missing(manifest).values()):
-                with ray_cluster() as cluster:
+                with ExitStack() as stack:
+                    with self._timed("start of Ray"):
+                        cluster = stack.enter_context(ray_cluster())
                     if "ingested" not in manifest:
                         manifest["ingested"] = self._ingest().as_dict()
                         self._run.write_manifest(manifest)
@@ -111,13 +113,15 @@ class _Start:
         files = [file["path"] for file in self._run.read_manifest()["ingest"]["input"]]
         self._display.start("ingest", settings.limit)
         with self._timed("ingest"):
-            return ingest(
+            ingested = ingest(
                 read_files(files, settings.cells, settings.limit),
                 self._run,
                 settings.shard_rows,
                 fail_on_reject=settings.on_bad_row == "fail",
                 on_rows=lambda rows: self._display.advance("ingest", rows),
             )
+        self._display.finish("ingest")
+        return ingested
 
     def _score(self, missing: dict[str, list[int]], cluster: Resources) -> None:
         """Runs the passes: those of Llama members one after another, those of LightGBM members beside them.
