@@ -28,7 +28,7 @@ from lmsys_ray.resources import locate
 FORMAT = 1
 """Version of the run directory's layout."""
 
-_HASHED_WHOLE = 64 << 20
+_HASHED_WHOLE = 256 << 20
 """Bytes up to which a file's whole content is its identity; of larger ones size, date and both ends are."""
 
 
