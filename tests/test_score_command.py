@@ -1,5 +1,6 @@
 """`jobs/score.py` as a user runs it: one line and an exit code for a mistake, and a stop that keeps what is done."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -75,6 +76,8 @@ def test_stop_keeps_what_is_done_and_the_same_command_goes_on(
 
     again = run(*arguments, folder=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert f"lightgbm: {40 - done} rows" in again.stdout
+    scored = re.search(r"lightgbm: (\d+) rows", again.stdout)
+    assert scored is not None, again.stdout
+    assert 0 < int(scored[1]) <= 40 - done, "an actor may have finished its shard after the stop"
     lines = (tmp_path / "runs" / "in" / "submission.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines[1:]] == [str(n) for n in range(40)]
