@@ -51,10 +51,8 @@ def main() -> None:
         from lmsys_ray.importing.pickles import import_pickles
 
         artifacts = import_pickles(arguments.pickles, lightgbm, arguments.trust_pickle)
-        print(
-            f"{lightgbm}: {len(artifacts.boosters)} boosters, {len(artifacts.words.vocabulary)} word terms, "
-            f"{len(artifacts.characters.vocabulary)} character terms"
-        )
+        words, characters = (len(settings.vocabulary) for settings in artifacts.vocabularies)
+        print(f"{lightgbm}: {len(artifacts.boosters)} boosters, {words} word terms, {characters} character terms")
     if arguments.state_dict:
         from lmsys_ray.importing.state_dict import ImportSettings, import_state_dict
 

@@ -1,6 +1,7 @@
 """The import job: the notebook's pickles and state dict become artefacts that give the same numbers, or a sentence."""
 
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from safetensors.torch import load_file
 from sklearn.feature_extraction.text import CountVectorizer
 
 from jobs import import_artifacts
-from lmsys_ray.commands import run_command
 from lmsys_ray.config import LightGBMSettings, LlamaSettings
+from lmsys_ray.errors import RunError, UsageError
 from lmsys_ray.members.lightgbm import LightGBMScorer
 from lmsys_ray.members.llama.loading import load_classifier
 from tests.lightgbm.fitted import Fitted, fit
@@ -23,9 +24,9 @@ from tests.tiny_llama import make_backbone, make_classifier
 State = dict[str, torch.Tensor]
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
     monkeypatch.setattr("sys.argv", ["import_artifacts.py", *map(str, arguments)])
-    return run_command(import_artifacts.main)
+    import_artifacts.main()
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def pickles(fitted: Fitted, tmp_path: Path) -> Path:
 def test_pickles_become_a_member_with_the_same_scores(
     fitted: Fitted, pickles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run(monkeypatch, "--output", tmp_path / "new", "--pickles", pickles, "--trust-pickle") == 0
+    run(monkeypatch, "--output", tmp_path / "new", "--pickles", pickles, "--trust-pickle")
     rows = conversations(40, seed=11)
     settings = LightGBMSettings(kind="lightgbm", artifacts=str(tmp_path / "new" / "lightgbm"))
     expected = fitted.probabilities(rows.to_pandas()).astype(np.float32)
@@ -54,12 +55,10 @@ def test_pickles_become_a_member_with_the_same_scores(
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["lightgbm"]
 
 
-def test_pickles_are_not_opened_without_trust(
-    pickles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_pickles_are_not_opened_without_trust(pickles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (pickles / "cvec.pkl").write_bytes(b"cbuiltins\nexit\n(I77\ntR.")  # a pickle that ends the process
-    assert run(monkeypatch, "--output", tmp_path / "new", "--pickles", pickles) == 2
-    assert "runs whatever code its maker put in" in capsys.readouterr().err
+    with pytest.raises(UsageError, match=re.escape("runs whatever code its maker put in")):
+        run(monkeypatch, "--output", tmp_path / "new", "--pickles", pickles)
     assert not (tmp_path / "new").exists()
 
 
@@ -82,13 +81,12 @@ def test_pickles_that_do_not_hold_the_trio_are_refused(
     pickles: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
     damage: Callable,
     sentence: str,
 ) -> None:
     damage(pickles)
-    assert run(monkeypatch, "--output", tmp_path / "new", "--pickles", pickles, "--trust-pickle") in (1, 2)
-    assert sentence in capsys.readouterr().err
+    with pytest.raises(RunError, match=re.escape(sentence)):
+        run(monkeypatch, "--output", tmp_path / "new", "--pickles", pickles, "--trust-pickle")
     assert not (tmp_path / "new").exists()
 
 
@@ -110,10 +108,10 @@ def base(tmp_path: Path) -> Path:
     return make_backbone(tmp_path / "base")
 
 
-def import_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base: Path, state: object, *more: str) -> int:
+def import_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base: Path, state: object, *more: str) -> None:
     torch.save(state, tmp_path / "state.pth")
     arguments = ("--output", tmp_path / "new", "--state-dict", tmp_path / "state.pth", "--model", base, *more)
-    return run(monkeypatch, *arguments)
+    run(monkeypatch, *arguments)
 
 
 def with_plain_head(state: State) -> State:
@@ -127,7 +125,7 @@ def test_a_state_dict_becomes_the_adapter_it_came_from(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[State], State]
 ) -> None:
     model = peft_model()
-    assert import_state(monkeypatch, tmp_path, base, change(dict(model.state_dict()))) == 0
+    import_state(monkeypatch, tmp_path, base, change(dict(model.state_dict())))
     saved = load_file(tmp_path / "new" / "adapter" / "adapter_model.safetensors")
     expected = peft.get_peft_model_state_dict(model)
     assert saved.keys() == expected.keys()
@@ -165,18 +163,17 @@ def test_a_state_dict_that_is_not_the_models_is_refused(
     base: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
     change: Callable[[State], object],
     sentence: str,
 ) -> None:
-    assert import_state(monkeypatch, tmp_path, base, change(dict(peft_model().state_dict()))) in (1, 2)
-    assert sentence in capsys.readouterr().err
+    with pytest.raises(RunError, match=re.escape(sentence)):
+        import_state(monkeypatch, tmp_path, base, change(dict(peft_model().state_dict())))
     assert not (tmp_path / "new").exists()
 
 
 def test_lora_settings_can_be_told(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = changed("lora_A", lambda v: v[:8])(changed("lora_B", lambda v: v[:, :8])(dict(peft_model().state_dict())))
-    assert import_state(monkeypatch, tmp_path, base, state, "--set", "lora.r=8", "--set", "lora.alpha=8") == 0
+    import_state(monkeypatch, tmp_path, base, state, "--set", "lora.r=8", "--set", "lora.alpha=8")
     config = peft.PeftConfig.from_pretrained(str(tmp_path / "new" / "adapter"))
     assert (config.r, config.lora_alpha, config.lora_dropout) == (8, 8, 0.1)
     assert config.target_modules == {"o_proj", "v_proj"}
@@ -196,18 +193,15 @@ def test_lora_settings_can_be_told(base: Path, tmp_path: Path, monkeypatch: pyte
 def test_wrong_commands_are_told_so(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
     arguments: list[str],
     sentence: str,
 ) -> None:
-    assert run(monkeypatch, "--output", tmp_path, *arguments) == 2
-    assert sentence in capsys.readouterr().err
+    with pytest.raises(UsageError, match=re.escape(sentence)):
+        run(monkeypatch, "--output", tmp_path, *arguments)
 
 
-def test_what_is_there_is_not_overwritten(
-    pickles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_what_is_there_is_not_overwritten(pickles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "new" / "lightgbm").mkdir(parents=True)
     (tmp_path / "new" / "lightgbm" / "precious").touch()
-    assert run(monkeypatch, "--output", tmp_path / "new", "--pickles", pickles, "--trust-pickle") == 2
-    assert "is there already" in capsys.readouterr().err
+    with pytest.raises(UsageError, match=re.escape("is there already")):
+        run(monkeypatch, "--output", tmp_path / "new", "--pickles", pickles, "--trust-pickle")

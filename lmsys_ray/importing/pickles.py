@@ -36,8 +36,8 @@ def read_pickles(source: Path) -> Artifacts:
     for name in NAMES:
         if not (source / name).is_file():
             raise UsageError(f"--pickles: {source / name} does not exist; needed are {', '.join(NAMES)}")
-    words, characters = (_vectorizer(source / name) for name in (WORDS, CHARACTERS))
-    artifacts = Artifacts("notebook", words, characters, _boosters(source / BOOSTERS))
+    vocabularies = tuple(_vectorizer(source / name) for name in (WORDS, CHARACTERS))
+    artifacts = Artifacts("notebook", vocabularies, _boosters(source / BOOSTERS))
     check(artifacts, str(source))
     return artifacts
 

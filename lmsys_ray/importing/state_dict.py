@@ -36,7 +36,7 @@ class LoraSettings(BaseModel):
     alpha: PositiveFloat = 32
     dropout: NonNegativeFloat = 0.1
     bias: Literal["none"] = "none"
-    target_modules: list[str] = Field(["o_proj", "v_proj"], min_length=1)
+    target_modules: list[str] = Field(default=["o_proj", "v_proj"], min_length=1)
 
     def peft(self, base: str) -> LoraConfig:
         alpha = int(self.alpha) if self.alpha == int(self.alpha) else self.alpha
@@ -57,7 +57,7 @@ class ImportSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    lora: LoraSettings = LoraSettings()
+    lora: LoraSettings = Field(default_factory=LoraSettings)
 
 
 def import_state_dict(file: Path, base: str, lora: LoraSettings, target: Path) -> int:

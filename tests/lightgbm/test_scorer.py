@@ -32,8 +32,8 @@ def directory(fitted: Fitted, tmp_path: Path) -> Path:
 
 
 def artifacts_of(fitted: Fitted) -> Artifacts:
-    words, characters = VectorizerSettings.of(fitted.cvec), VectorizerSettings.of(fitted.ccvec)
-    return Artifacts("notebook", words, characters, [model.booster_ for model in fitted.models])
+    vocabularies = (VectorizerSettings.of(fitted.cvec), VectorizerSettings.of(fitted.ccvec))
+    return Artifacts("notebook", vocabularies, [model.booster_ for model in fitted.models])
 
 
 def made(directory: Path) -> LightGBMScorer:
@@ -76,7 +76,7 @@ def test_terms_that_no_tree_uses_are_not_counted(directory: Path) -> None:
 
 def test_what_is_saved_loads_as_it_was(fitted: Fitted, directory: Path) -> None:
     saved, loaded = artifacts_of(fitted), load(directory)
-    assert (loaded.kind, loaded.words, loaded.characters) == (saved.kind, saved.words, saved.characters)
+    assert (loaded.kind, loaded.vocabularies) == (saved.kind, saved.vocabularies)
     texts = [[booster.model_to_string() for booster in artifacts.boosters] for artifacts in (saved, loaded)]
     assert [text.split("parameters:")[0] for text in texts[0]] == [text.split("parameters:")[0] for text in texts[1]]
 

@@ -1,5 +1,7 @@
 """Packed rows: each is computed as if it were alone."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,15 @@ from tests import tiny_llama
 
 CPU = torch.device("cpu")
 LENGTHS = st.lists(st.integers(1, 24), min_size=1, max_size=5)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Models this small spend their time waiting for a second core, most of all on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def classifier(name: str) -> PreTrainedModel:

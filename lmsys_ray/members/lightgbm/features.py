@@ -1,31 +1,43 @@
 """The kinds of features that boosters can be fitted on."""
 
-from typing import Literal, Protocol, Self
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
-from scipy.sparse import csr_matrix
 
 from lmsys_ray.members.lightgbm.notebook import NotebookFeatures
-from lmsys_ray.members.lightgbm.vectorizer import Vectorizer
+from lmsys_ray.members.lightgbm.preference import PreferenceFeatures
+from lmsys_ray.members.lightgbm.vectorizer import Vectorizer, VectorizerSettings
 
-FeatureKind = Literal["notebook"]
+FeatureKind = Literal["notebook", "preference"]
+"""`notebook`: the notebook's counts over two vocabularies; `preference`: statistics, without a vocabulary."""
 
 
 class Features(Protocol):
-    """Turns conversations into the matrix that boosters read."""
+    """Turns conversations into the matrix that boosters read: a scipy CSR matrix or a dense one, float64."""
 
+    names: list[str]
+    """The name of each column, as the boosters know it."""
     columns: int
 
     def only(self, used: np.ndarray) -> Self:
-        """Returns the same features with columns left empty where `used` bool [columns] is false."""
+        """Returns the same features; columns may be left empty where `used` bool [columns] is false."""
         ...
 
-    def matrix(self, conversations: pa.Table) -> csr_matrix:
-        """Returns float64 [rows, columns] for a table with the columns of `CONVERSATIONS`."""
+    def matrix(self, conversations: pa.Table) -> Any:
+        """Returns [rows, columns] for a table with the columns of `CONVERSATIONS`."""
+        ...
+
+    def mirrored(self, matrix: Any) -> Any | None:
+        """Returns the matrix of the same conversations with A and B swapped; None where one order alone is scored."""
         ...
 
 
-def features_of(kind: FeatureKind, words: Vectorizer, characters: Vectorizer) -> Features:
-    """Returns the features of a kind over two vocabularies."""
-    return {"notebook": NotebookFeatures}[kind](words, characters)
+def make_features(kind: FeatureKind, vocabularies: tuple[VectorizerSettings, ...]) -> Features:
+    """Returns the features of a kind; those of the notebook need the vocabularies of words and of characters."""
+    if kind == "preference":
+        return PreferenceFeatures()
+    words, characters = vocabularies
+    return NotebookFeatures(Vectorizer(words), Vectorizer(characters))

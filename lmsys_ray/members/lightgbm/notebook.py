@@ -25,6 +25,7 @@ class NotebookFeatures:
         self._characters = characters
         self._terms = words.columns + characters.columns
         self.columns = 2 * self._terms + EXTRAS
+        self.names = [f"Column_{column}" for column in range(self.columns)]
 
     def only(self, used: np.ndarray) -> NotebookFeatures:
         """Returns the same features with columns left empty where `used` bool [columns] is false."""
@@ -38,6 +39,10 @@ class NotebookFeatures:
         difference = a - b
         blocks = [difference, abs(difference), csr_array(_extras(conversations))]
         return csr_matrix(hstack(blocks, format="csr", dtype=np.float64))
+
+    def mirrored(self, matrix: csr_matrix) -> None:
+        """Returns nothing: the notebook scored one order."""
+        return None
 
     def _logarithms(self, texts: list[str]) -> csr_array:
         """Returns log(1 + count), float32 [texts, terms]."""

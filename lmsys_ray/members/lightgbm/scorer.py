@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import Any
 
 import lightgbm as lgb
 import numpy as np
@@ -12,7 +13,11 @@ from lmsys_ray import CLASSES
 from lmsys_ray.config import LightGBMSettings
 from lmsys_ray.conversations import CELLS
 from lmsys_ray.members.lightgbm.artifacts import load
+from lmsys_ray.members.lightgbm.features import Features
 from lmsys_ray.resources import locate
+
+SWAPPED = [1, 0, 2]
+"""The class of a row (a, b, tie) once A and B have changed places."""
 
 _BATCH_CHARACTERS = 1 << 18
 """Characters of a batch: what bounds the memory of scoring, whatever the number of rows; one row is always taken."""
@@ -34,12 +39,20 @@ class LightGBMScorer:
 
     def score(self, conversations: pa.Table) -> np.ndarray:
         """Returns float32 probabilities [rows, 3] of a table with the columns of `CONVERSATIONS`."""
-        batches = [self._score(batch) for batch in _batches(conversations)]
-        return np.concatenate([*batches, np.empty((0, len(CLASSES)))]).astype(np.float32)
+        scores = [self._score(batch) for batch in batches(conversations)]
+        return np.concatenate([*scores, np.empty((0, len(CLASSES)))]).astype(np.float32)
 
     def _score(self, batch: pa.Table) -> np.ndarray:
-        matrix = self._features.matrix(batch)
-        return np.mean([booster.predict(matrix) for booster in self._boosters], axis=0)
+        return predict(self._boosters, self._features, self._features.matrix(batch))
+
+
+def predict(boosters: Sequence[lgb.Booster], features: Features, matrix: Any) -> np.ndarray:
+    """Returns the mean probabilities [rows, 3] of boosters, float64; of both orders of A and B where `features` can."""
+    straight = np.mean([booster.predict(matrix) for booster in boosters], axis=0)
+    mirrored = features.mirrored(matrix)
+    if mirrored is None:
+        return straight
+    return (straight + np.mean([booster.predict(mirrored) for booster in boosters], axis=0)[:, SWAPPED]) / 2
 
 
 def used_columns(boosters: Sequence[lgb.Booster]) -> np.ndarray:
@@ -47,7 +60,7 @@ def used_columns(boosters: Sequence[lgb.Booster]) -> np.ndarray:
     return np.any([booster.feature_importance("split") > 0 for booster in boosters], axis=0)
 
 
-def _batches(conversations: pa.Table) -> Iterator[pa.Table]:
+def batches(conversations: pa.Table) -> Iterator[pa.Table]:
     """Cuts a table between rows so that a batch holds some `_BATCH_CHARACTERS`."""
     characters = sum(pc.utf8_length(conversations[cell]).to_numpy() for cell in CELLS)
     number = np.cumsum(characters) // _BATCH_CHARACTERS

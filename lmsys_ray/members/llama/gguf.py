@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock
 from platformdirs import user_cache_path
 
+from lmsys_ray.errors import UsageError
 from lmsys_ray.members.llama.quiet import quiet_libraries
 
 CACHE_VARIABLE = "LMSYS_RAY_CACHE"
@@ -21,6 +22,8 @@ def converted(file: Path) -> Path:
     The weights are those of the backbone, dequantized to float32 and so exactly what the file says; a head is never
     stored, since GGUF has none. The directory lies in the user's cache (`LMSYS_RAY_CACHE` overrides where), appears
     whole or not at all, and is made by one process however many ask.
+
+    Raises `UsageError` where the file cannot be read or written anew.
     """
     target = cache_directory() / "gguf" / f"{file.stem}-{_fingerprint(file)}"
     if not target.is_dir():
@@ -54,6 +57,9 @@ def _convert(file: Path, target: Path) -> None:
             )
             model.save_pretrained(aside)
         aside.rename(target)
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UsageError(f"model: {file} cannot be converted ({reason}); fetch the file again, or another") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

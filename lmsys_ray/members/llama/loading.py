@@ -29,6 +29,7 @@ from lmsys_ray import CLASSES
 from lmsys_ray.config import LlamaSettings
 from lmsys_ray.errors import UsageError
 from lmsys_ray.members.llama import attention, checks, devices
+from lmsys_ray.members.llama.prepacked import prepack
 from lmsys_ray.members.llama.quiet import quiet_libraries
 from lmsys_ray.members.llama.sources import adapter_directory, load_tokenizer, model_directory, pad_token_id
 
@@ -56,7 +57,7 @@ def load_classifier(settings: LlamaSettings) -> Classifier:
         config = _read_config(directory, settings)
         tokenizer = load_tokenizer(settings.model)
         tokenizer_pad = pad_token_id(directory, tokenizer)
-        checks.check_tokenizer(tokenizer, tokenizer_pad, config, settings.model)
+        checks.check_tokenizer(tokenizer, tokenizer_pad, config.get_text_config(), settings.model)
         columns = checks.class_columns(config.id2label or {}, settings.model)
         quantization = _quantization(config, settings)
         model, info = _load_base(directory, config, quantization, settings)
@@ -66,14 +67,17 @@ def load_classifier(settings: LlamaSettings) -> Classifier:
             head_found = checks.HEAD not in info["missing_keys"]
             model = _with_adapter(model, settings.adapter, head_found, merge=not quantization)
         checks.check_finite(model, settings.model)
-        model.set_attn_implementation(attention.NAME if settings.padding == "none" else "sdpa")
+        if settings.padding == "none":
+            model.set_attn_implementation(attention.NAME)
     model.eval()
     backbone: PreTrainedModel = getattr(model, model.base_model_prefix)
+    if not quantization:
+        prepack(backbone)
     return Classifier(
         backbone,
         head=cast(torch.nn.Module, model.score),
         columns=columns,
-        pad_id=next((i for i in (tokenizer_pad, config.pad_token_id) if i is not None), 0),
+        pad_id=tokenizer_pad if tokenizer_pad is not None else 0,
         device=next(backbone.get_input_embeddings().parameters()).device,
     )
 
@@ -86,11 +90,9 @@ def _read_config(directory: Path, settings: LlamaSettings) -> PreTrainedConfig:
         raise UsageError(f"model: {name} is no model that transformers knows ({_first_line(error)})") from None
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise UsageError(f"model: transformers has no sequence classifier for {config.model_type}, the type of {name}")
-    if any("SequenceClassification" in architecture for architecture in config.architectures or []):
-        checks.class_columns(config.id2label or {}, name)
-    else:
+    if not any("SequenceClassification" in architecture for architecture in config.architectures or []):
         config.num_labels = len(CLASSES)
-    longest = getattr(config, "max_position_embeddings", None) or settings.max_length
+    longest = getattr(config.get_text_config(), "max_position_embeddings", None) or settings.max_length
     if settings.max_length > longest:
         raise UsageError(f"max_length: {settings.max_length} exceeds the {longest} positions of {name}; lower it")
     return config

@@ -89,7 +89,7 @@ class LlamaScorer:
         lengths = np.array([len(row) for row in rows])
         inputs, last = self._inputs(rows, lengths)
         hidden = self.classifier.backbone(use_cache=False, **inputs).last_hidden_state
-        pooled = hidden.flatten(0, 1)[last.to(hidden.device)]
+        pooled = hidden.flatten(0, 1)[attention.to_device(last, hidden.device)]
         return self.classifier.head(pooled.float()).float()
 
     def _inputs(self, rows: list[np.ndarray], lengths: np.ndarray) -> tuple[dict[str, Any], torch.Tensor]:

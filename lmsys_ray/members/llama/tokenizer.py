@@ -24,7 +24,10 @@ CHARACTERS_PER_TOKEN = 8
 
 
 class BoundedTokenizer:
-    """Tokenizes texts up to a number of tokens; special tokens are left to the caller."""
+    """Tokenizes texts up to a number of tokens; special tokens are left to the caller.
+
+    Batches are spread over all cores, without the interpreter's lock; TOKENIZERS_PARALLELISM=false stops that.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         tokenizer.no_truncation()

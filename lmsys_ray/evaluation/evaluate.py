@@ -1,0 +1,130 @@
+"""Judges what a run predicted against what people preferred."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from lmsys_ray.blend import normalised
+from lmsys_ray.config import Settings
+from lmsys_ray.evaluation.fitting import Mix, cross_fitted, fit_mix, grouped_folds
+from lmsys_ray.evaluation.joined import Counts, Joined
+from lmsys_ray.evaluation.position import position_bias
+from lmsys_ray.metrics import Estimate, class_shares, judge, log_loss
+
+# Names with a space, which no member can have.
+PRIOR = "class prior"
+IN_USE = "blend in use"
+FITTED = "fitted blend"
+
+NOTHING, EVERYTHING = "nothing", "weights and temperature"
+"""The first and the last key of `Evaluation.fits`."""
+
+SMALLEST_SLICE = 30
+"""Rows below which a slice is counted and not judged."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A mix fitted on all rows, and its worth out of fold: each row blended by a mix fitted without the row's fold."""
+
+    mix: Mix
+    blended: np.ndarray
+    """Probabilities [rows, 3], out of fold."""
+    estimate: Estimate
+    """Of `blended`."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Some of the rows; `estimates` is empty where they are too few to judge."""
+
+    rows: int
+    prompts: int
+    estimates: dict[str, Estimate]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that was found; estimates are keyed by member name or `PRIOR`, `IN_USE`, `FITTED` (which is out of fold)."""
+
+    counts: Counts
+    prompts: int
+    labels: np.ndarray
+    predictions: dict[str, np.ndarray]
+    """Probabilities [rows, 3], those of `PRIOR` left out."""
+    overall: dict[str, Estimate]
+    slices: dict[str, dict[str, Slice]]
+    """For each way to tell rows apart, such as `source`: its slices, the largest first."""
+    margins: dict[tuple[str, str], Estimate]
+    """Metrics of the first, a blend, minus those of the second; paired."""
+    fits: dict[str, Fit]
+    """Keyed by what was fitted, from `NOTHING`, the blend in use, to `EVERYTHING`."""
+    position: dict[str, Estimate]
+    """`lmsys_ray.evaluation.position.MEASURES` of the members that scored both orders."""
+    rejected_log_loss: float | None
+    """Log loss of the run's class prior on the labelled rows that it could not score; None where there are none."""
+
+
+def evaluate(joined: Joined, settings: Settings) -> Evaluation:
+    """Judges every member, the blend that `settings` describe and fitted ones on the joined rows.
+
+    The class prior beside them is the constant answer of least log loss on the very rows of a table, so that a member
+    that merely knows which classes are frequent in a slice does not pass for more.
+    """
+    fits = _fits(joined, settings)
+    predictions = {**joined.members, IN_USE: fits[NOTHING].blended, FITTED: fits[EVERYTHING].blended}
+    overall = _estimates(predictions, joined.labels, joined.prompts)
+    pairs = [(blend, name) for blend in (IN_USE, FITTED) for name in joined.members]
+    return Evaluation(
+        counts=joined.counts,
+        prompts=len(np.unique(joined.prompts)),
+        labels=joined.labels,
+        predictions=predictions,
+        overall=overall,
+        slices={kind: _slices(predictions, joined, names) for kind, names in joined.slices.items()},
+        margins={(first, second): overall[first] - overall[second] for first, second in [*pairs, (FITTED, IN_USE)]},
+        fits=fits,
+        position={n: position_bias(*orders, joined.labels, joined.prompts) for n, orders in joined.orders.items()},
+        rejected_log_loss=_prior_loss(joined.rejected_labels, settings),
+    )
+
+
+def _fits(joined: Joined, settings: Settings) -> dict[str, Fit]:
+    weights = normalised({name: settings.members[name].weight for name in joined.members})
+    temperature = settings.temperature
+    folds = grouped_folds(joined.labels, joined.prompts)
+    held: dict[str, tuple[dict[str, float] | None, float | None]] = {
+        NOTHING: (weights, temperature),
+        "weights": (None, temperature),
+        "temperature": (weights, None),
+        EVERYTHING: (None, None),
+    }
+    fits = {}
+    for fitted, (held_weights, held_temperature) in held.items():
+        mix = fit_mix(joined.members, joined.labels, held_weights, held_temperature)
+        blended = cross_fitted(joined.members, joined.labels, folds, held_weights, held_temperature)
+        fits[fitted] = Fit(mix, blended, judge(blended, joined.labels, joined.prompts))
+    return fits
+
+
+def _estimates(predictions: dict[str, np.ndarray], labels: np.ndarray, prompts: np.ndarray) -> dict[str, Estimate]:
+    prior = np.tile(class_shares(labels), (len(labels), 1))
+    return {name: judge(p, labels, prompts) for name, p in {PRIOR: prior, **predictions}.items()}
+
+
+def _slices(predictions: dict[str, np.ndarray], joined: Joined, names: np.ndarray) -> dict[str, Slice]:
+    known = names[names != None]  # noqa: E711 - compares each element
+    slices = {}
+    for name, rows in Counter(known.tolist()).most_common():
+        chosen = names == name
+        prompts = joined.prompts[chosen]
+        estimates = {}
+        if rows >= SMALLEST_SLICE:
+            estimates = _estimates({n: p[chosen] for n, p in predictions.items()}, joined.labels[chosen], prompts)
+        slices[name] = Slice(rows, len(np.unique(prompts)), estimates)
+    return slices
+
+
+def _prior_loss(labels: np.ndarray, settings: Settings) -> float | None:
+    return log_loss(np.tile(settings.prior, (len(labels), 1)), labels) if len(labels) else None

@@ -1,0 +1,176 @@
+"""Fits the LightGBM member: folds by prompt, early stopping on the fold held out, all boosters averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightgbm as lgb
+import numpy as np
+import pyarrow as pa
+from scipy import sparse
+from sklearn.feature_extraction.text import CountVectorizer
+
+from lmsys_ray.errors import RunError, UsageError
+from lmsys_ray.importing.directories import check_free, written_aside
+from lmsys_ray.members.base import CONVERSATIONS
+from lmsys_ray.members.lightgbm.artifacts import Artifacts, save
+from lmsys_ray.members.lightgbm.features import Features, make_features
+from lmsys_ray.members.lightgbm.preference import PROMPT
+from lmsys_ray.members.lightgbm.scorer import SWAPPED, batches, predict
+from lmsys_ray.members.lightgbm.vectorizer import VectorizerSettings
+from lmsys_ray.metrics import log_loss
+from lmsys_ray.readers import expand_inputs, read_rows
+from lmsys_ray.training.folds import grouped_folds
+from lmsys_ray.training.lightgbm_output import figures, write_figures
+from lmsys_ray.training.lightgbm_settings import LightGBMOptions, View
+from lmsys_ray.training.lora_rows import LabelledRows, read_labelled
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """The features of all rows, as given and with A and B swapped: CSR or dense, float64 [rows, columns]."""
+
+    straight: Any
+    swapped: Any
+
+
+def train_lightgbm(
+    inputs: Sequence[str],
+    output: Path,
+    folds: int,
+    fold: int | None,
+    options: LightGBMOptions,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Fits boosters on labelled conversations and writes the artefacts, their figures and the probabilities held out.
+
+    A booster is fitted for each of the `folds` on the rows outside it (and stopped by those in it), or for `fold`
+    alone; `fold` -1 fits on all rows. Returns the figures. `output` is a new directory, there whole or not at all.
+    Raises `UsageError` or `RunError` for input, labels or folds that cannot be used.
+    """
+    check_free(output)
+    rows = read_labelled(inputs)
+    names, assigned = _assign(rows, inputs, folds, options)
+    wanted = _wanted(fold, len(names))
+    say(f"{len(rows.ids):,} rows, {rows.rejected} left out; computing features")
+    vocabularies = _vocabularies(rows.conversations, options)
+    features = make_features(options.features, vocabularies)
+    matrices = _matrices(features, rows.conversations)
+    boosters: list[lgb.Booster] = []
+    held_out = np.full((len(rows.ids), 3), np.nan)
+    rounds: dict[str, list[int]] = {}
+    for number in wanted:
+        inside = assigned == number
+        # A column of the user's may put one prompt into two folds; then the prompt is left out of the training.
+        training = ~np.isin(rows.groups, rows.groups[inside])
+        fitted = [
+            _fit(matrices, rows.labels, training, inside, features, view, seed, options)
+            for view in (options.views if options.features == "preference" else ["all"])
+            for seed in range(options.seed, options.seed + options.boosters)
+        ]
+        boosters += fitted
+        if number >= 0:
+            held_out[inside] = predict(fitted, features, matrices.straight[inside])
+            rounds[names[number]] = [booster.current_iteration() for booster in fitted]
+            loss = log_loss(held_out[inside], rows.labels[inside])
+            say(f"fold {names[number]}: log loss {loss:.4f} on {inside.sum():,} rows, rounds {rounds[names[number]]}")
+    result = figures(rows, names, assigned, held_out, rounds, options)
+    with written_aside(output) as aside:
+        save(Artifacts(options.features, vocabularies, boosters), aside)
+        write_figures(aside, rows, names, assigned, held_out, result)
+    return result
+
+
+def _assign(
+    rows: LabelledRows, inputs: Sequence[str], folds: int, options: LightGBMOptions
+) -> tuple[list[str], np.ndarray]:
+    """Returns the names of the folds and the fold of each row, int64 [rows]."""
+    if options.fold_column is None:
+        if folds < 2:
+            raise UsageError(f"--folds: {folds} is too few; give 2 or more")
+        return [str(number) for number in range(folds)], grouped_folds(rows.labels, rows.groups, folds, options.seed)
+    values: list[str | None] = []
+    for file in expand_inputs(inputs):
+        for table in read_rows(file, extra=[options.fold_column]):
+            values += table.filter(table["reason"].is_null())[options.fold_column].to_pylist()
+    names, assigned = np.unique([value or "" for value in values], return_inverse=True)
+    if len(names) < 2:
+        raise RunError(f"fold_column: {options.fold_column} has one value alone; name a column with two or more")
+    return [str(name) for name in names], assigned
+
+
+def _wanted(fold: int | None, folds: int) -> list[int]:
+    if fold is None:
+        return list(range(folds))
+    if not -1 <= fold < folds:
+        raise UsageError(f"--fold: {fold} is none of the {folds} folds; give -1 to {folds - 1}")
+    return [fold]
+
+
+def _vocabularies(conversations: pa.Table, options: LightGBMOptions) -> tuple[VectorizerSettings, ...]:
+    """Fits the notebook's two vocabularies on the responses; labels play no part, so all rows may."""
+    if options.features != "notebook":
+        return ()
+    texts = [*conversations["response_a"].to_pylist(), *conversations["response_b"].to_pylist()]
+    try:
+        words = CountVectorizer(max_features=options.words).fit(texts)
+        characters = CountVectorizer(
+            analyzer="char", ngram_range=options.character_ngrams, max_features=options.characters
+        ).fit(texts)
+    except ValueError as error:
+        raise RunError(f"no vocabulary can be made of the responses ({error}); see that they hold words") from None
+    return VectorizerSettings.of(words), VectorizerSettings.of(characters)
+
+
+def _matrices(features: Features, conversations: pa.Table) -> Matrices:
+    straight = _stacked([features.matrix(batch) for batch in batches(conversations)])
+    swapped = features.mirrored(straight)
+    if swapped is None:
+        turned = conversations.select(["row", "prompt", "response_b", "response_a"]).rename_columns(CONVERSATIONS.names)
+        swapped = _stacked([features.matrix(batch) for batch in batches(turned)])
+    return Matrices(straight, swapped)
+
+
+def _stacked(parts: list[Any]) -> Any:
+    return sparse.vstack(parts, format="csr") if sparse.issparse(parts[0]) else np.concatenate(parts)
+
+
+def _fit(
+    matrices: Matrices,
+    labels: np.ndarray,
+    training: np.ndarray,
+    held_out: np.ndarray,
+    features: Features,
+    view: View,
+    seed: int,
+    options: LightGBMOptions,
+) -> lgb.Booster:
+    """Fits one booster on the rows where `training` bool [rows], stopped by those where `held_out`, if any."""
+    parameters = options.parameters(seed)
+    if view == "responses":
+        parameters["feature_contri"] = [float(not name.startswith(PROMPT)) for name in features.names]
+    fitted_on = _dataset(matrices, labels, training, features, options.swap)
+    if not held_out.any() or not options.patience:
+        return lgb.train(parameters, fitted_on, options.rounds)
+    judged_on = _dataset(matrices, labels, held_out, features, options.swap, reference=fitted_on)
+    stop = lgb.early_stopping(options.patience, verbose=False)
+    return lgb.train(parameters, fitted_on, options.rounds, valid_sets=[judged_on], callbacks=[stop])
+
+
+def _dataset(
+    matrices: Matrices,
+    labels: np.ndarray,
+    chosen: np.ndarray,
+    features: Features,
+    swap: bool,
+    reference: lgb.Dataset | None = None,
+) -> lgb.Dataset:
+    """Returns the rows where `chosen` bool [rows], in both orders where `swap`."""
+    matrix, label = matrices.straight[chosen], labels[chosen]
+    if swap:
+        matrix = _stacked([matrix, matrices.swapped[chosen]])
+        label = np.concatenate([label, np.array(SWAPPED)[label]])
+    return lgb.Dataset(matrix, label, feature_name=features.names, reference=reference)

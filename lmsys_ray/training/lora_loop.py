@@ -1,0 +1,208 @@
+"""The training loop of one worker: steps, validations, checkpoints. Knows torch, not Ray."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+
+from lmsys_ray.errors import RunError
+from lmsys_ray.training.lora_data import Batch, Examples, plan_steps, validation_batches
+from lmsys_ray.training.lora_files import TrainingFiles
+from lmsys_ray.training.lora_model import LoraClassifier
+from lmsys_ray.training.lora_settings import LoraSettings
+
+
+@dataclass
+class Progress:
+    """How far a training is; everything beside the weights that a killed run needs to go on."""
+
+    step: int = 0
+    best_step: int = 0
+    best_loss: float = math.inf
+    worse: int = 0
+    """Validations since the best one."""
+    seconds: float = 0.0
+    finished: bool = False
+
+
+def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
+    """Returns what the learning rate of a step is multiplied by: a linear rise, then a cosine down to zero."""
+    rising = max(1, round(warmup * steps))
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
+class LoraLoop:
+    """Trains the adapter of `classifier` on `training`, judged on `validation` (None: the last weights are the best).
+
+    Each of `workers` processes makes the same plan and computes its own micro-batches; where there are several, torch's
+    process group must stand. `report` is called by every worker with the figures of each validation.
+    """
+
+    def __init__(
+        self,
+        settings: LoraSettings,
+        classifier: LoraClassifier,
+        training: Examples,
+        validation: Examples | None,
+        files: TrainingFiles,
+        rank: int = 0,
+        workers: int = 1,
+    ) -> None:
+        self.settings, self.classifier, self.files = settings, classifier, files
+        self.training, self.validation = training, validation
+        self.rank, self.workers = rank, workers
+        self.device = next(classifier.parameters()).device
+        self.steps = plan_steps(training.lengths, settings, workers)
+        if not self.steps:
+            raise RunError(f"{len(training.labels)} rows do not fill one step; lower batch_tokens or accumulate")
+        self.rows_per_step = sum(len(batch.rows) for step in self.steps for batch in step) / len(self.steps)
+        self.module: torch.nn.Module = classifier
+        if workers > 1:
+            self.module = torch.nn.parallel.DistributedDataParallel(classifier)
+        trained = [weight for weight in classifier.parameters() if weight.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=classifier.compute == torch.float16)
+        self.progress = Progress()
+
+    def run(self, report: Callable[[dict[str, Any]], None]) -> Progress:
+        """Trains from the last checkpoint, or from the start, to the end; returns how far it came.
+
+        Raises `RunError` where a loss is not finite.
+        """
+        self._resume()
+        losses: list[float] = []
+        tokens, began = 0, time.monotonic()
+        while not self.progress.finished:
+            step = self.progress.step
+            losses.append(self._step(step))
+            tokens += sum(int(self.training.lengths[batch.rows].sum()) for batch in self.steps[step])
+            self.progress.step += 1
+            last = self.progress.step == len(self.steps)
+            if last or self.progress.step % self.settings.evaluate_steps == 0:
+                elapsed = time.monotonic() - began
+                self.progress.seconds += elapsed
+                figures = {"train_loss": float(np.mean(losses)), "tokens_per_second": tokens / elapsed}
+                report(self._judge(figures, last))
+                losses, tokens, began = [], 0, time.monotonic()
+            if self.progress.step % self.settings.checkpoint_steps == 0 or self.progress.finished:
+                self._checkpoint()
+        return self.progress
+
+    def _step(self, step: int) -> float:
+        """One step of the optimizer; returns the mean loss of its rows, those of all workers."""
+        self.module.train()
+        factor = learning_rate_factor(step, len(self.steps), self.settings.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = factor * self.settings.learning_rate
+        loss_sum = 0.0
+        for batch in self.steps[step][self.rank :: self.workers]:
+            loss = self._loss(batch)
+            # Every row weighs the same, in a step of few long rows and in one of many short ones; DDP averages workers.
+            self.scaler.scale(loss * self.workers / self.rows_per_step).backward()
+            loss_sum += float(loss.detach())
+        mean = self._shared_sum(loss_sum) / sum(len(batch.rows) for batch in self.steps[step])
+        if not math.isfinite(mean):
+            raise RunError(
+                f"the loss of step {step + 1} is not finite; lower learning_rate, or set dtype to float32, "
+                "and start again with another output"
+            )
+        self.scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return mean
+
+    def _loss(self, batch: Batch) -> torch.Tensor:
+        rows, labels = self.training.batch(batch.rows, batch.swap)
+        logits = self.module(*self.classifier.collate(rows, self.device))
+        return cross_entropy(logits, torch.from_numpy(labels).to(self.device), reduction="sum")
+
+    def _judge(self, figures: dict[str, float], last: bool) -> dict[str, Any]:
+        """Validates, keeps the weights where they are the best so far, and returns the line for the metrics."""
+        progress = self.progress
+        line = {"step": progress.step, "steps": len(self.steps), **figures}
+        line["learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        if self.validation is None:
+            better = last
+        else:
+            line["validation_loss"] = self.validate(self.validation, self.settings.validation_rows)
+            better = line["validation_loss"] < progress.best_loss
+            progress.best_loss = min(progress.best_loss, line["validation_loss"])
+        progress.worse = 0 if better else progress.worse + 1
+        progress.finished = last or (self.validation is not None and progress.worse >= self.settings.patience)
+        if better:
+            progress.best_step = progress.step
+            if self.rank == 0:
+                self.files.save_best(self.classifier.adapter_state())
+        line["best_step"] = progress.best_step
+        line["seconds"] = round(progress.seconds, 1)
+        if self.rank == 0:
+            self.files.append_metrics(line)
+        return line
+
+    def validate(self, examples: Examples, limit: int | None = None) -> float:
+        """Returns the mean log loss of the first `limit` rows, A before B; all workers take part."""
+        rows = np.arange(len(examples.labels))[:limit]
+        own = rows[self.rank :: self.workers]
+        probabilities = np.clip(self.probabilities(examples, own), 1e-15, 1)
+        losses = -np.log(probabilities[np.arange(len(own)), examples.labels[own]])
+        return self._shared_sum(float(losses.sum())) / len(rows)
+
+    def _shared_sum(self, value: float) -> float:
+        """Returns the sum of every worker's `value`, the same on all of them."""
+        if self.workers == 1:
+            return value
+        total = torch.tensor(value, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(total)
+        return float(total)
+
+    @torch.inference_mode()
+    def probabilities(self, examples: Examples, rows: np.ndarray) -> np.ndarray:
+        """Returns float32 probabilities [rows, 3] of the rows of `examples`, A before B, computed by this worker."""
+        self.classifier.eval()
+        result = np.empty((len(rows), 3), np.float32)
+        for batch in validation_batches(examples.straight.lengths[rows], self.settings.batch_tokens):
+            ids = [examples.straight[row] for row in rows[batch]]
+            logits = self.classifier(*self.classifier.collate(ids, self.device))
+            result[batch] = torch.softmax(logits, dim=-1).cpu().numpy()
+        return result
+
+    def finish(self) -> None:
+        """Saves the best weights as a PEFT directory, and the probabilities of all held-out rows under them."""
+        if self.workers > 1:
+            torch.distributed.barrier()  # the best weights are in the file
+        self.classifier.load_adapter_state(self.files.load_best())
+        if self.validation is not None:
+            own = np.arange(len(self.validation.labels))[self.rank :: self.workers]
+            self.files.save_probabilities(self.rank, own, self.probabilities(self.validation, own))
+        if self.rank == 0:
+            self.classifier.save(self.files.adapter, self.settings.model)
+
+    def _checkpoint(self) -> None:
+        if self.rank == 0:
+            weights = self.classifier.adapter_state()
+            optimizer, scaler = self.optimizer.state_dict(), self.scaler.state_dict()
+            self.files.save_checkpoint(
+                {"progress": asdict(self.progress), "weights": weights, "optimizer": optimizer, "scaler": scaler}
+            )
+
+    def _resume(self) -> None:
+        checkpoint = self.files.load_checkpoint()
+        if checkpoint is None:
+            return
+        self.progress = Progress(**checkpoint["progress"])
+        self.classifier.load_adapter_state(checkpoint["weights"])
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        self.scaler.load_state_dict(checkpoint["scaler"])
+        if self.rank == 0:
+            self.files.forget_metrics_after(self.progress.step)

@@ -1,0 +1,162 @@
+"""The classifier that is trained: a frozen backbone, LoRA on its layers, a head of three labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import (
+    LoraConfig,
+    PeftModel,
+    TaskType,
+    get_peft_model,
+    get_peft_model_state_dict,
+    prepare_model_for_kbit_training,
+    set_peft_model_state_dict,
+)
+from transformers import AutoConfig, AutoModelForSequenceClassification, BitsAndBytesConfig, PreTrainedModel
+
+from lmsys_ray import CLASSES
+from lmsys_ray.errors import UsageError
+from lmsys_ray.members.llama.quiet import quiet_libraries
+from lmsys_ray.members.llama.sources import load_tokenizer, model_directory, pad_token_id
+from lmsys_ray.training.lora_settings import LoraSettings
+
+
+class LoraClassifier(torch.nn.Module):
+    """Gives float32 logits [rows, 3] of rows of token ids.
+
+    A decoder is pooled at the last real token, as scoring does: transformers' own pooling looks for the pad token,
+    which may stand in the text. Another architecture (DeBERTa) pools as its own head does.
+    """
+
+    def __init__(self, model: PeftModel, pad_id: int, compute: torch.dtype) -> None:
+        super().__init__()
+        self.model = model
+        self.pad_id = pad_id
+        self.compute = compute
+
+    def forward(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Takes token ids [rows, tokens], padded on the right, and how many tokens of each row are real [rows]."""
+        inner: Any = self.model.get_base_model()
+        mixed = torch.autocast(ids.device.type, self.compute, enabled=self.compute != torch.float32)
+        if not hasattr(inner, "score"):
+            mask = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+            with mixed:
+                return inner(input_ids=ids, attention_mask=mask.long()).logits.float()
+        with mixed:  # padding stands on the right, and no token sees what follows it: no mask is needed
+            hidden = getattr(inner, inner.base_model_prefix)(input_ids=ids, use_cache=False).last_hidden_state
+        pooled = hidden[torch.arange(len(ids), device=ids.device), lengths - 1]
+        return inner.score(pooled.float()).float()
+
+    def collate(self, rows: list[np.ndarray], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pads rows of token ids to the longest; returns the two arguments of `forward`."""
+        lengths = np.array([len(row) for row in rows], np.int64)
+        ids = np.full((len(rows), int(lengths.max())), self.pad_id, np.int64)
+        for target, row in zip(ids, rows, strict=True):
+            target[: len(row)] = row
+        return torch.from_numpy(ids).to(device), torch.from_numpy(lengths).to(device)
+
+    def adapter_state(self) -> dict[str, torch.Tensor]:
+        """Returns copies of the trained weights, on the CPU, by their names in a PEFT file."""
+        return {key: value.detach().cpu().clone() for key, value in get_peft_model_state_dict(self.model).items()}
+
+    def load_adapter_state(self, state: dict[str, torch.Tensor]) -> None:
+        set_peft_model_state_dict(self.model, state)
+
+    def save(self, directory: Path, base: str) -> None:
+        """Saves adapter and head as a PEFT directory whose base model is named `base`."""
+        self.model.peft_config["default"].base_model_name_or_path = base
+        self.model.save_pretrained(str(directory), save_embedding_layers=False)
+
+
+def compute_type(setting: str, device: torch.device) -> torch.dtype:
+    """Returns the type that matrix products are computed in.
+
+    `auto`: bfloat16 on GPUs and CPUs that multiply in it, float16 on other GPUs, float32 on other CPUs, where 16 bits
+    are emulated and several times slower.
+    """
+    if setting != "auto":
+        return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[setting]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+    abilities = torch.cpu.get_capabilities()
+    return torch.bfloat16 if abilities.get("avx512_bf16") or abilities.get("amx_bf16") else torch.float32
+
+
+def build_classifier(settings: LoraSettings, device: torch.device) -> LoraClassifier:
+    """Loads the backbone and puts a fresh adapter and head on it.
+
+    Raises `UsageError` where the backbone cannot be had, is no classifier for transformers, or has no such layers.
+    """
+    compute = compute_type(settings.dtype, device)
+    with quiet_libraries():
+        directory = model_directory(settings.model)
+        model = _base(directory, settings, compute, device)
+        pad = pad_token_id(directory, load_tokenizer(settings.model))
+        pad = next(i for i in (pad, model.config.pad_token_id, 0) if i is not None)
+        model.config.pad_token_id = pad
+        if settings.quantization == "nf4":
+            model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=settings.checkpoint_activations)
+        elif settings.checkpoint_activations:
+            model.gradient_checkpointing_enable()
+            model.enable_input_require_grads()
+        wrapped = _with_lora(model, settings)
+    return LoraClassifier(wrapped, pad, compute).to(device)
+
+
+def _base(directory: Path, settings: LoraSettings, compute: torch.dtype, device: torch.device) -> PreTrainedModel:
+    arguments: dict[str, Any] = {}
+    if settings.quantization == "nf4":
+        arguments["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=compute,
+            llm_int8_skip_modules=["score", "classifier", "pooler"],
+        )
+        arguments["device_map"] = {"": device}
+    try:
+        config = AutoConfig.from_pretrained(directory)
+        config.num_labels = len(CLASSES)
+        config.id2label = dict(enumerate(CLASSES))
+        config.label2id = {name: i for i, name in enumerate(CLASSES)}
+        return AutoModelForSequenceClassification.from_pretrained(directory, config=config, dtype=compute, **arguments)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise UsageError(f"model: {settings.model} cannot be loaded as a classifier ({first})") from None
+
+
+def _with_lora(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
+    layers = model.config.num_hidden_layers
+    top = None if settings.top_layers is None else list(range(max(0, layers - settings.top_layers), layers))
+    heads = [name for name, _ in model.named_children() if name != model.base_model_prefix]
+    config = LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=_linear_names(model) if settings.targets == "all-linear" else settings.targets,
+        exclude_modules=rf"({'|'.join(heads)})(\..*)?",
+        layers_to_transform=top,
+        modules_to_save=[name for name in heads if any(True for _ in model.get_submodule(name).parameters())],
+        bias="none",
+    )
+    try:
+        wrapped = get_peft_model(model, config)
+    except ValueError as error:
+        raise UsageError(f"targets: {settings.targets} do not fit {settings.model} ({str(error)[:200]})") from None
+    for name, weight in wrapped.named_parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()
+        if name.endswith("score.modules_to_save.default.weight"):
+            torch.nn.init.zeros_(weight)  # begins at equal shares, not at random ones
+    return wrapped
+
+
+def _linear_names(model: PreTrainedModel) -> list[str]:
+    """Returns the names that the linear layers of the backbone have within their blocks."""
+    backbone = getattr(model, model.base_model_prefix)
+    linear = (name for name, module in backbone.named_modules() if isinstance(module, torch.nn.Linear))
+    return sorted({name.rpartition(".")[2] for name in linear})

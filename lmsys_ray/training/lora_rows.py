@@ -1,0 +1,70 @@
+"""Labelled conversations: what a training file must hold, and the check that it does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from lmsys_ray import CLASSES
+from lmsys_ray.conversations import CELLS
+from lmsys_ray.errors import RunError
+from lmsys_ray.evaluation.labels import COLUMNS
+from lmsys_ray.readers import expand_inputs, read_rows
+from lmsys_ray.training.folds import prompt_groups
+
+_MARKS = {"1": 1.0, "1.0": 1.0, "true": 1.0, "0": 0.0, "0.0": 0.0, "false": 0.0}
+
+
+@dataclass(frozen=True)
+class LabelledRows:
+    """The usable rows of the labelled files, in their order."""
+
+    ids: list[str]
+    conversations: pa.Table
+    """The columns of `lmsys_ray.members.base.CONVERSATIONS`; `row` counts from 0."""
+    labels: np.ndarray
+    """The class of each row, int64 [rows], as an index into `lmsys_ray.CLASSES`."""
+    groups: np.ndarray
+    """A number for each distinct prompt, int64 [rows]."""
+    rejected: int
+    """Rows left out since a cell was missing or could not be decoded."""
+
+
+def read_labelled(inputs: Sequence[str]) -> LabelledRows:
+    """Reads conversations and their one-hot labels from files of any of the input formats.
+
+    Raises `UsageError` where a file or a column is missing, `RunError` for labels that are not one-hot, labels that are
+    all of one class, and a file without a usable row.
+    """
+    usable, labels, rejected = [], [], 0
+    for file in expand_inputs(inputs):
+        for table in read_rows(file, extra=COLUMNS):
+            kept = table.filter(table["reason"].is_null())
+            rejected += table.num_rows - kept.num_rows
+            usable.append(kept.select(["id", *CELLS]))
+            labels.append(_classes(kept, file))
+    rows = pa.concat_tables(usable) if usable else None
+    if rows is None or rows.num_rows == 0:
+        raise RunError(f"{', '.join(inputs)}: no row can be used of {rejected}; see that the cells are lists of turns")
+    classes = np.concatenate(labels)
+    if len(found := np.unique(classes)) == 1:
+        raise RunError(f"all {len(classes)} labels are {CLASSES[found[0]]}; there is nothing to learn from one class")
+    conversations = rows.select(list(CELLS)).add_column(0, "row", pa.array(np.arange(rows.num_rows)))
+    groups = prompt_groups(rows["prompt"].to_pylist())
+    return LabelledRows(rows["id"].to_pylist(), conversations, classes, groups, rejected)
+
+
+def _classes(table: pa.Table, file: str) -> np.ndarray:
+    columns = [table[name].to_pylist() for name in COLUMNS]
+    read = [[_MARKS.get(str(value).strip().lower(), np.nan) for value in column] for column in columns]
+    marks = np.array(read).T.reshape(-1, len(COLUMNS))
+    wrong = np.flatnonzero(marks.sum(axis=1) != 1)  # NaN is equal to nothing
+    if len(wrong):
+        first = int(wrong[0])
+        shown = ", ".join(str(column[first] or "nothing")[:20] for column in columns)
+        place = f"{file}, row {table['number'][first]} (id {table['id'][first]})"
+        raise RunError(f"{place}: {', '.join(COLUMNS)} are {shown}; one of them must be 1 and the others 0")
+    return marks.argmax(axis=1)

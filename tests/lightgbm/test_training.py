@@ -1,0 +1,178 @@
+"""The training job: learns what is there to learn, judges it on prompts it did not see, and leaves whole artefacts."""
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jobs import train_lightgbm
+from lmsys_ray.config import LightGBMSettings
+from lmsys_ray.errors import RunError
+from lmsys_ray.members.lightgbm import LightGBMScorer
+from lmsys_ray.metrics import log_loss
+from lmsys_ray.training import lightgbm as training
+from tests.lightgbm.texts import conversations
+
+LABELS = ("winner_model_a", "winner_model_b", "winner_tie")
+Rows = list[dict[str, object]]
+FAST = ("rounds=30", "rows_per_leaf=5", "learning_rate=0.2", "column_share=0.5", "threads=1")
+
+
+def labelled(count: int = 240) -> Rows:
+    """Returns conversations whose longer response wins, clearly longer or it is a tie; each prompt stands twice."""
+    rows = conversations(count, seed=21).select(["prompt", "response_a", "response_b"]).to_pylist()
+    for number, row in enumerate(rows):
+        gap = len(row["response_a"]) - len(row["response_b"])
+        chosen = 0 if gap > 150 else 1 if gap < -150 else 2
+        row |= {"id": f"r{number}", "prompt": f"Prompt {number // 2}", "source": "xyz"[number % 3]}
+        row |= {name: int(place == chosen) for place, name in enumerate(LABELS)}
+    return rows
+
+
+def write(rows: Rows, path: Path) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture
+def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def run(rows: Rows, *more: str, sets: tuple[str, ...] = (), output: str = "model") -> None:
+        file = write(rows, tmp_path / "labelled.csv")
+        flags = [part for item in (*FAST, *sets) for part in ("--set", item)]
+        arguments = ["--input", str(file), "--output", str(tmp_path / output), "--folds", "3", *more, *flags]
+        monkeypatch.setattr("sys.argv", ["train_lightgbm.py", *arguments])
+        train_lightgbm.main()
+
+    return run
+
+
+def metrics(directory: Path) -> dict:
+    return json.loads((directory / "metrics.json").read_text())
+
+
+@pytest.mark.parametrize("features", ["preference", "notebook"])
+def test_what_can_be_learned_is_learned(train: Callable, tmp_path: Path, features: str) -> None:
+    train(labelled(), sets=(f"features={features}", "words=50", "characters=80"))
+    figures = metrics(tmp_path / "model")
+    assert figures["held_out"]["lightgbm minus prior"]["log_loss"]["high"] < -0.2
+    assert figures["rows"] == {"used": 240, "left_out": 0}
+    assert [fold["rows"] for fold in figures["folds"].values()] == [80, 80, 80]
+    scorer = LightGBMScorer(LightGBMSettings(kind="lightgbm", artifacts=str(tmp_path / "model")))
+    rows = conversations(120, seed=22)
+    gap = np.array([len(row["response_a"]) - len(row["response_b"]) for row in rows.to_pylist()])
+    labels = np.select([gap > 150, gap < -150], [0, 1], 2)
+    assert log_loss(scorer.score(rows), labels) < 0.8
+
+
+def test_held_out_probabilities_come_from_other_prompts(
+    train: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[set[int], set[int]]] = []
+    rows = labelled()
+    fit = training._fit
+
+    def watched(matrices, labels, fitted_on, held_out, *more):  # type: ignore[no-untyped-def]
+        seen.append(({n // 2 for n in np.flatnonzero(fitted_on)}, {n // 2 for n in np.flatnonzero(held_out)}))
+        return fit(matrices, labels, fitted_on, held_out, *more)
+
+    monkeypatch.setattr(training, "_fit", watched)
+    train(rows)
+    assert len(seen) == 3
+    assert all(not prompts & others for prompts, others in seen)
+    with (tmp_path / "model" / "out_of_fold.csv").open() as file:
+        written = list(csv.DictReader(file))
+    assert [row["id"] for row in written] == [row["id"] for row in rows]
+    assert list(written[0]) == ["id", "a", "b", "tie", "fold"]
+    probabilities = np.array([[float(row[name]) for name in ("a", "b", "tie")] for row in written])
+    labels = np.array([[row[name] for name in LABELS] for row in rows]).argmax(axis=1)
+    loss = metrics(tmp_path / "model")["held_out"]["lightgbm"]["log_loss"]["value"]
+    assert log_loss(probabilities, labels) == pytest.approx(loss, abs=1e-5)
+
+
+def test_folds_can_be_the_values_of_a_column(train: Callable, tmp_path: Path) -> None:
+    train(labelled(), sets=("fold_column=source",))
+    assert list(metrics(tmp_path / "model")["folds"]) == ["x", "y", "z"]
+
+
+def test_one_fold_or_all_rows_can_be_asked_for(train: Callable, tmp_path: Path) -> None:
+    train(labelled(), "--fold", "1")
+    assert list(metrics(tmp_path / "model")["folds"]) == ["1"]
+    train(labelled(), "--fold", "-1", sets=("boosters=2",), output="whole")
+    assert metrics(tmp_path / "whole")["folds"] == {}
+    assert sorted(path.name for path in (tmp_path / "whole").iterdir()) == [
+        "booster-00.txt",
+        "booster-01.txt",
+        "metadata.json",
+        "metrics.json",
+    ]
+
+
+def test_training_again_gives_the_same_files(train: Callable, tmp_path: Path) -> None:
+    train(labelled())
+    train(labelled(), sets=("threads=2",), output="again")
+    for name in ("out_of_fold.csv", "metrics.json"):
+        texts = [
+            (tmp_path / directory / name).read_text().replace('"threads": 2', '"threads": 1')
+            for directory in ("model", "again")
+        ]
+        assert texts[0] == texts[1]
+
+
+def set_labels(value: object) -> Callable[[Rows], Rows]:
+    return lambda rows: [rows[0] | {"winner_model_a": value}, *rows[1:]]
+
+
+def one_class(rows: Rows) -> Rows:
+    return [row | {"winner_model_a": 0, "winner_model_b": 0, "winner_tie": 1} for row in rows]
+
+
+def without_labels(rows: Rows) -> Rows:
+    return [{key: value for key, value in row.items() if key != "winner_tie"} for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "sets", "sentence"),
+    [
+        (without_labels, (), (), "has no column winner_tie"),
+        (set_labels(1 / 3), (), (), "one of them must be 1 and the others 0"),
+        (set_labels("nan"), (), (), "one of them must be 1 and the others 0"),
+        (one_class, (), (), "there is nothing to learn from one class"),
+        (lambda rows: rows[:4], (), (), "there are 2 distinct prompts for 3 folds"),
+        (list, ("--fold", "3"), (), "--fold: 3 is none of the 3 folds"),
+        (list, ("--folds", "1"), (), "--folds: 1 is too few"),
+        (list, (), ("fold_column=color",), "has no column color"),
+        (list, (), ("leafs=3",), "--set: leafs = 3 is not accepted"),
+        (list, (), ("column_share=2",), "--set: column_share = 2 is not accepted"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_told_and_leaves_nothing(
+    train: Callable,
+    tmp_path: Path,
+    change: Callable[[Rows], Rows],
+    arguments: tuple[str, ...],
+    sets: tuple[str, ...],
+    sentence: str,
+) -> None:
+    with pytest.raises(RunError, match=re.escape(sentence)) as raised:
+        train(change(labelled()), *arguments, sets=sets)
+    assert "\n" not in str(raised.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["labelled.csv"]
+
+
+def test_a_training_that_fails_on_the_way_leaves_nothing(
+    train: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "write_figures", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train(labelled())
+    assert [path.name for path in tmp_path.iterdir()] == ["labelled.csv"]
