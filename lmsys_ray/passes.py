@@ -142,7 +142,7 @@ class _ShardScorer:
             self._scorer = make_scorer(settings)
         except RunError as error:
             # Raised by the first call instead: an actor that dies in its constructor would be started again and again.
-            self._failure = error
+            self._failure = type(error)(f"members.{name}: {error}")
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         if self._failure:

@@ -84,7 +84,7 @@ def test_held_out_probabilities_come_from_other_prompts(
 
     monkeypatch.setattr(training, "_fit", watched)
     train(rows)
-    assert len(seen) == 3
+    assert len(seen) == 3 * 2  # three folds, two views
     assert all(not prompts & others for prompts, others in seen)
     with (tmp_path / "model" / "out_of_fold.csv").open() as file:
         written = list(csv.DictReader(file))
@@ -104,7 +104,7 @@ def test_folds_can_be_the_values_of_a_column(train: Callable, tmp_path: Path) ->
 def test_one_fold_or_all_rows_can_be_asked_for(train: Callable, tmp_path: Path) -> None:
     train(labelled(), "--fold", "1")
     assert list(metrics(tmp_path / "model")["folds"]) == ["1"]
-    train(labelled(), "--fold", "-1", sets=("boosters=2",), output="whole")
+    train(labelled(), "--fold", "-1", sets=("boosters=2", "views=[all]"), output="whole")
     assert metrics(tmp_path / "whole")["folds"] == {}
     assert sorted(path.name for path in (tmp_path / "whole").iterdir()) == [
         "booster-00.txt",
