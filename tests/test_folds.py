@@ -16,7 +16,9 @@ from lmsys_ray.training.folds import grouped_folds, prompt_groups
 def test_no_prompt_is_on_both_sides(data: st.DataObject, folds: int, seed: int) -> None:
     prompts = data.draw(st.lists(st.integers(0, 30), min_size=40, max_size=80).filter(lambda p: len(set(p)) >= folds))
     labels = np.arange(len(prompts)) % 3
-    variants = data.draw(st.lists(st.sampled_from(["{}", " {} ", "{}\n"]), min_size=len(prompts), max_size=len(prompts)))
+    variants = data.draw(
+        st.lists(st.sampled_from(["{}", " {} ", "{}\n"]), min_size=len(prompts), max_size=len(prompts))
+    )
     cells = [json.dumps([variant.format(f"Prompt {p}")]) for variant, p in zip(variants, prompts, strict=True)]
     fold = grouped_folds(labels, prompt_groups(cells), folds, seed)
     by_prompt = {prompt: {int(f) for f, p in zip(fold, prompts, strict=True) if p == prompt} for prompt in prompts}
@@ -38,7 +40,7 @@ def test_the_same_seed_cuts_the_same_folds() -> None:
 
 
 def test_prompts_are_compared_without_case_white_space_and_spelling_of_the_cell() -> None:
-    cells = ['["Say  hello"]', "say hello", '["say\\nHELLO "]', "[ \"say hello\" ]", '["say","hello"]', '["say hell"]']
+    cells = ['["Say  hello"]', "say hello", '["say\\nHELLO "]', '[ "say hello" ]', '["say","hello"]', '["say hell"]']
     assert prompt_groups(cells).tolist() == [0, 0, 0, 0, 0, 1]
     assert prompt_groups(['["ﬁne"]', '["FINE"]', '["stra\\u00dfe"]', "STRASSE"]).tolist() == [0, 0, 1, 1]
 

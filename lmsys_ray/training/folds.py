@@ -34,7 +34,9 @@ def grouped_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int 
     `labels` int [rows] index `CLASSES`. Raises `RunError` where there are fewer groups, or rows of a class, than folds.
     """
     if (found := len(np.unique(groups))) < folds:
-        raise RunError(f"there are {found} distinct prompts for {folds} folds; label more prompts or ask for fewer folds")
+        raise RunError(
+            f"there are {found} distinct prompts for {folds} folds; label more prompts or ask for fewer folds"
+        )
     counts = np.bincount(labels, minlength=len(CLASSES))
     for name, count in zip(CLASSES, counts, strict=True):
         if 0 < count < folds:

@@ -28,6 +28,9 @@ from lmsys_ray.training.lightgbm_output import figures, write_figures
 from lmsys_ray.training.lightgbm_settings import LightGBMOptions, View
 from lmsys_ray.training.lora_rows import LabelledRows, read_labelled
 
+WHOLE = -1
+"""The fold that holds out nothing."""
+
 
 @dataclass(frozen=True)
 class Matrices:
@@ -53,7 +56,7 @@ def train_lightgbm(
     """
     check_free(output)
     rows = read_labelled(inputs)
-    names, assigned = _assign(rows, inputs, folds, options)
+    names, assigned = _assign(rows, inputs, folds, fold, options)
     wanted = _wanted(fold, len(names))
     say(f"{len(rows.ids):,} rows, {rows.rejected} left out; computing features")
     vocabularies = _vocabularies(rows.conversations, options)
@@ -66,13 +69,17 @@ def train_lightgbm(
         inside = assigned == number
         # A column of the user's may put one prompt into two folds; then the prompt is left out of the training.
         training = ~np.isin(rows.groups, rows.groups[inside])
+        if not training.any():
+            raise RunError(
+                f"fold {names[number]} shares its prompts with every other row, so that none is left to fit on"
+            )
         fitted = [
             _fit(matrices, rows.labels, training, inside, features, view, seed, options)
-            for view in (options.views if options.features == "preference" else ["all"])
+            for view in options.fitted_views()
             for seed in range(options.seed, options.seed + options.boosters)
         ]
         boosters += fitted
-        if number >= 0:
+        if number != WHOLE:
             held_out[inside] = predict(fitted, features, matrices.straight[inside])
             rounds[names[number]] = [booster.current_iteration() for booster in fitted]
             loss = log_loss(held_out[inside], rows.labels[inside])
@@ -85,9 +92,11 @@ def train_lightgbm(
 
 
 def _assign(
-    rows: LabelledRows, inputs: Sequence[str], folds: int, options: LightGBMOptions
+    rows: LabelledRows, inputs: Sequence[str], folds: int, fold: int | None, options: LightGBMOptions
 ) -> tuple[list[str], np.ndarray]:
     """Returns the names of the folds and the fold of each row, int64 [rows]."""
+    if fold == WHOLE:
+        return [], np.zeros(len(rows.ids), np.int64)
     if options.fold_column is None:
         if folds < 2:
             raise UsageError(f"--folds: {folds} is too few; give 2 or more")
@@ -105,7 +114,7 @@ def _assign(
 def _wanted(fold: int | None, folds: int) -> list[int]:
     if fold is None:
         return list(range(folds))
-    if not -1 <= fold < folds:
+    if fold != WHOLE and not 0 <= fold < folds:
         raise UsageError(f"--fold: {fold} is none of the {folds} folds; give -1 to {folds - 1}")
     return [fold]
 

@@ -39,6 +39,10 @@ class LightGBMOptions(Strict):
     characters: PositiveInt = Field(1500, description="terms of the notebook's character counts")
     character_ngrams: tuple[int, int] = Field((1, 4), description="their shortest and longest")
 
+    def fitted_views(self) -> list[View]:
+        """Returns the views that the features have: the notebook's never tell of the prompt alone."""
+        return self.views if self.features == "preference" else ["all"]
+
     def parameters(self, seed: int) -> dict[str, object]:
         """Returns the parameters under LightGBM's names."""
         return {

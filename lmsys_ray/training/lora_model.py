@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from bitsandbytes.nn import Linear4bit
 from peft import (
     LoraConfig,
     PeftModel,
@@ -50,6 +51,17 @@ class LoraClassifier(torch.nn.Module):
             hidden = getattr(inner, inner.base_model_prefix)(input_ids=ids, use_cache=False).last_hidden_state
         pooled = hidden[torch.arange(len(ids), device=ids.device), lengths - 1]
         return inner.score(pooled.float()).float()
+
+    def train(self, mode: bool = True) -> LoraClassifier:
+        """Switches between training and evaluation, but for 4-bit layers: they stay in training.
+
+        In evaluation bitsandbytes rewrites their weights on some CPUs, for good, into a form without gradients.
+        """
+        super().train(mode)
+        for layer in self.modules():
+            if isinstance(layer, Linear4bit):
+                layer.training = True
+        return self
 
     def collate(self, rows: list[np.ndarray], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """Pads rows of token ids to the longest; returns the two arguments of `forward`."""

@@ -52,7 +52,9 @@ def test_two_epochs_show_each_row_in_both_orders() -> None:
 
 
 @given(LENGTHS, st.integers(1, 3), st.integers(1, 3), st.sampled_from([0.5, 1.0, 2.5]))
-def test_every_step_has_work_for_every_worker(lengths: np.ndarray, workers: int, accumulate: int, epochs: float) -> None:
+def test_every_step_has_work_for_every_worker(
+    lengths: np.ndarray, workers: int, accumulate: int, epochs: float
+) -> None:
     chosen = settings(batch_tokens=600, accumulate=accumulate, epochs=epochs)
     steps = plan_steps(lengths, chosen, workers)
     assert all(len(step) == workers * accumulate for step in steps)
@@ -71,7 +73,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Examples:
             "response_b": ['["second answer"]', '["no"]', '["now"]'],
         }
     )
-    return encode_examples(table, np.array([0, 1, 2]), settings(base, max_length=64).scoring())
+    return encode_examples(table, np.array([0, 1, 2]), settings(base, max_length=128).scoring())
 
 
 def test_a_swapped_row_is_the_row_with_its_answers_exchanged(examples: Examples) -> None:

@@ -1,0 +1,114 @@
+"""The command `jobs/train_lora.py` as users run it: on Ray Train, killed half-way, with several workers."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lmsys_ray.config import LlamaSettings
+from lmsys_ray.members.llama.encode import LlamaEncoder
+from lmsys_ray.members.llama.scorer import LlamaScorer
+from lmsys_ray.training.lora_rows import read_labelled
+from tests.tiny_llama import make_backbone
+from tests.training.labelled import labelled_rows, write_rows
+
+ROOT = Path(__file__).parents[2]
+QUICK = ["max_length=128", "batch_tokens=512", "learning_rate=0.01", "rank=4", "dtype=float32", "device=cpu"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_backbone(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_rows(tmp_path_factory.mktemp("rows") / "rows.csv", labelled_rows(90, prompts=45))
+
+
+def start(rows: Path, base: Path, output: Path, *options: str, fold: int = 0) -> subprocess.Popen[str]:
+    sets = [part for option in (*QUICK, *options) for part in ("--set", option)]
+    command = [sys.executable, "jobs/train_lora.py", "--input", str(rows), "--output", str(output)]
+    return subprocess.Popen(
+        [*command, "--model", str(base), "--fold", str(fold), *sets],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def check_output(output: Path, rows: Path, base: Path) -> None:
+    """Demands a whole PEFT directory whose probabilities scoring repeats."""
+    assert not output.with_name(f"{output.name}.partial").exists()
+    text = json.loads((output / "scoring.json").read_text())
+    member = LlamaSettings(kind="llama", model=str(base), adapter=str(output), **text)
+    read = read_labelled([str(rows)])
+    with (output / "out_of_fold.csv").open() as file:
+        held_out = {row["id"]: [float(row[name]) for name in ("a", "b", "tie")] for row in csv.DictReader(file)}
+    places = [i for i, identity in enumerate(read.ids) if identity in held_out]
+    scored = LlamaScorer(member).score(LlamaEncoder(member).encode(read.conversations.take(places)))
+    np.testing.assert_allclose(scored, [held_out[read.ids[i]] for i in places], atol=1e-5)
+    figures = json.loads((output / "metrics.json").read_text())
+    assert figures["rows"]["held_out"] == len(held_out)
+    assert figures["adapter"]["log_loss"]["value"] < figures["prior"]["log_loss"]["value"]
+    assert (output / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "adapter minus prior" in (output / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_and_comes_out_whole(rows: Path, base: Path, tmp_path: Path) -> None:
+    output, options = tmp_path / "out", ("epochs=30", "evaluate_steps=20", "checkpoint_steps=5", "patience=100")
+    process = start(rows, base, output, *options)
+    metrics = tmp_path / "out.partial" / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") >= 2):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not output.exists()
+    before = metrics.read_text().splitlines()
+    out, error = start(rows, base, output, *options).communicate(timeout=300)
+    assert output.is_dir(), error
+    assert "step 20 of" not in out
+    after = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    assert after[0] == json.loads(before[0])
+    assert [line["step"] for line in after] == sorted({line["step"] for line in after})
+    check_output(output, rows, base)
+
+
+@pytest.mark.slow
+def test_two_workers_train_one_adapter(rows: Path, base: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    _, error = start(rows, base, output, "workers=2", "epochs=12", "evaluate_steps=10").communicate(timeout=300)
+    assert output.is_dir(), error
+    check_output(output, rows, base)
+
+
+@pytest.mark.slow
+def test_a_failure_of_a_worker_is_one_sentence_and_leaves_no_output(rows: Path, base: Path, tmp_path: Path) -> None:
+    process = start(rows, base, tmp_path / "out", "targets=[no_such_layer]", fold=-1)
+    _, error = process.communicate(timeout=300)
+    assert process.returncode == 2
+    sentences = [line for line in error.splitlines() if line.startswith("error: ")]
+    assert sentences == [error.strip().splitlines()[-1]]
+    assert "no_such_layer" in sentences[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_option_is_told_before_anything_starts(rows: Path, base: Path, tmp_path: Path) -> None:
+    process = start(rows, base, tmp_path / "out", "rnak=8")
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert error.startswith("error: --set: rnak")
+    assert len(error.splitlines()) == 1
+    assert not list(tmp_path.iterdir())

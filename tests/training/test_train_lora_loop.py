@@ -1,0 +1,168 @@
+"""The training loop on a tiny random Llama, without Ray: learning, resuming, stopping, and what scoring makes of it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lmsys_ray.config import LlamaSettings
+from lmsys_ray.errors import RunError, UsageError
+from lmsys_ray.members.llama.encode import LlamaEncoder
+from lmsys_ray.members.llama.scorer import LlamaScorer
+from lmsys_ray.training.lora_data import Examples, encode_examples
+from lmsys_ray.training.lora_files import TrainingFiles
+from lmsys_ray.training.lora_loop import LoraLoop
+from lmsys_ray.training.lora_model import build_classifier
+from lmsys_ray.training.lora_settings import LoraSettings
+from tests.tiny_llama import make_backbone
+from tests.training.labelled import labelled_rows
+
+CPU = torch.device("cpu")
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_backbone(tmp_path_factory.mktemp("base"))
+
+
+def settings(base: Path, **changes: object) -> LoraSettings:
+    quick = {"max_length": 128, "epochs": 4, "batch_tokens": 512, "learning_rate": 0.01, "rank": 4, "dtype": "float32"}
+    steps = {"evaluate_steps": 4, "checkpoint_steps": 3}
+    return LoraSettings(**{"input": ["rows.csv"], "output": "out", "model": str(base), **quick, **steps, **changes})
+
+
+def conversations(count: int) -> tuple[pa.Table, np.ndarray]:
+    rows = labelled_rows(count)
+    columns = {name: [row[i] for row in rows] for i, name in enumerate(("prompt", "response_a", "response_b"), 1)}
+    table = pa.table({"row": pa.array(range(count), pa.int64()), **columns})
+    return table, np.array([row[4:].index(1) for row in rows])
+
+
+def examples(chosen: LoraSettings, count: int) -> Examples:
+    table, labels = conversations(count)
+    return encode_examples(table, labels, chosen.scoring())
+
+
+def make_loop(chosen: LoraSettings, directory: Path, validation: int = 24) -> LoraLoop:
+    torch.manual_seed(chosen.seed)
+    directory.mkdir(exist_ok=True)
+    classifier = build_classifier(chosen, CPU)
+    held_out = examples(chosen, validation) if validation else None
+    return LoraLoop(chosen, classifier, examples(chosen, 48), held_out, TrainingFiles(directory))
+
+
+def ignore(line: dict[str, Any]) -> None:
+    """Takes a report and does nothing with it."""
+
+
+def test_it_learns_and_the_scorer_gives_the_probabilities_that_training_saw(base: Path, tmp_path: Path) -> None:
+    chosen = settings(base)
+    loop = make_loop(chosen, tmp_path / "run")
+    progress = loop.run(ignore)
+    loop.finish()
+    lines = loop.files.read_metrics()
+    assert lines[0]["validation_loss"] > 0.9
+    assert progress.best_loss < 0.5
+    assert progress.best_loss == min(line["validation_loss"] for line in lines)
+    member = chosen.scoring().model_copy(update={"adapter": str(loop.files.adapter)})
+    scored = LlamaScorer(member).score(LlamaEncoder(member).encode(conversations(24)[0]))
+    np.testing.assert_allclose(scored, loop.files.load_probabilities(24), atol=1e-5)
+    config = json.loads((loop.files.adapter / "adapter_config.json").read_text())
+    assert config["task_type"] == "SEQ_CLS"
+    assert "score" in config["modules_to_save"]
+    assert config["base_model_name_or_path"] == str(base)
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(base: Path, tmp_path: Path) -> None:
+    chosen = settings(base, epochs=2)
+    whole = make_loop(chosen, tmp_path / "whole")
+    whole.run(ignore)
+
+    def die_at_step_8(line: dict[str, Any]) -> None:
+        if line["step"] == 8:
+            raise Killed
+
+    with pytest.raises(Killed):
+        make_loop(chosen, tmp_path / "killed").run(die_at_step_8)
+    resumed = make_loop(chosen, tmp_path / "killed")
+    resumed.run(ignore)
+    before, after = whole.classifier.adapter_state(), resumed.classifier.adapter_state()
+    for key, weight in before.items():
+        torch.testing.assert_close(after[key], weight, atol=1e-6, rtol=1e-5)
+    steps = [line["step"] for line in resumed.files.read_metrics()]
+    assert steps == [line["step"] for line in whole.files.read_metrics()]
+
+
+def test_a_finished_training_is_not_trained_again(base: Path, tmp_path: Path) -> None:
+    chosen = settings(base, epochs=0.5)
+    make_loop(chosen, tmp_path).run(ignore)
+    reports: list[dict[str, Any]] = []
+    make_loop(chosen, tmp_path).run(reports.append)
+    assert reports == []
+
+
+def test_it_stops_early_and_keeps_the_best_weights(base: Path, tmp_path: Path) -> None:
+    chosen = settings(base, epochs=40, learning_rate=0.3, evaluate_steps=2, patience=3, clip=1000)
+    loop = make_loop(chosen, tmp_path)
+    progress = loop.run(ignore)
+    assert progress.step < len(loop.steps)
+    assert progress.step == progress.best_step + 3 * 2
+    loop.finish()
+    saved = load_file(loop.files.adapter / "adapter_model.safetensors")
+    best = loop.files.load_best()
+    assert all(torch.equal(saved[key], best[key]) for key in best)
+    probabilities, labels = loop.files.load_probabilities(24), conversations(24)[1]
+    loss = -np.log(np.clip(probabilities[np.arange(24), labels], 1e-15, 1)).mean()
+    assert loss == pytest.approx(progress.best_loss, abs=1e-4)
+
+
+def test_without_a_held_out_fold_the_last_weights_are_kept(base: Path, tmp_path: Path) -> None:
+    loop = make_loop(settings(base, epochs=1), tmp_path, validation=0)
+    progress = loop.run(ignore)
+    assert progress.best_step == progress.step == len(loop.steps)
+    best, last = loop.files.load_best(), loop.classifier.adapter_state()
+    assert all(torch.equal(best[key], last[key]) for key in last)
+
+
+def test_a_loss_that_is_not_finite_is_one_sentence(base: Path, tmp_path: Path) -> None:
+    loop = make_loop(settings(base), tmp_path)
+    with torch.no_grad():
+        next(weight for name, weight in loop.classifier.named_parameters() if "lora_B" in name).fill_(torch.nan)
+    with pytest.raises(RunError, match="the loss of step 1 is not finite; lower learning_rate"):
+        loop.run(ignore)
+    assert not loop.files.best.exists()
+
+
+def test_only_the_top_blocks_are_adapted_where_asked(base: Path) -> None:
+    classifier = build_classifier(settings(base, top_layers=1, targets=["v_proj", "down_proj"]), CPU)
+    keys = set(classifier.adapter_state())
+    adapted = {key for key in keys if "lora_" in key}
+    assert adapted
+    assert all(".layers.1." in key for key in adapted)
+    assert keys - adapted == {"base_model.model.score.weight"}
+
+
+@pytest.mark.parametrize("change", [{"targets": ["no_such_layer"]}, {"model": "/no/such/model"}])
+def test_a_model_or_layers_that_are_not_there_are_usage_errors(base: Path, change: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"no_such_layer|/no/such/model"):
+        build_classifier(settings(base, **change), CPU)
+
+
+def test_scoring_settings_are_those_of_the_training(base: Path) -> None:
+    member = settings(base, text="notebook", template="notebook", truncation="right").scoring()
+    assert isinstance(member, LlamaSettings)
+    assert (member.text, member.template, member.max_length, member.truncation) == (
+        "notebook",
+        "notebook",
+        128,
+        "right",
+    )
