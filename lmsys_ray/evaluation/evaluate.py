@@ -7,10 +7,11 @@ import numpy as np
 
 from lmsys_ray.blend import normalised
 from lmsys_ray.config import Settings
-from lmsys_ray.evaluation.fitting import Mix, cross_fitted, fit_mix, grouped_folds
+from lmsys_ray.evaluation.fitting import Mix, cross_fitted, fit_mix
 from lmsys_ray.evaluation.joined import Counts, Joined
 from lmsys_ray.evaluation.position import position_bias
 from lmsys_ray.metrics import Estimate, class_shares, judge, log_loss
+from lmsys_ray.training.folds import grouped_folds
 
 # Names with a space, which no member can have.
 PRIOR = "class prior"
@@ -19,6 +20,9 @@ FITTED = "fitted blend"
 
 NOTHING, EVERYTHING = "nothing", "weights and temperature"
 """The first and the last key of `Evaluation.fits`."""
+
+FOLDS = 5
+"""Folds of the fitted blends; fewer where there are not enough rows."""
 
 SMALLEST_SLICE = 30
 """Rows below which a slice is counted and not judged."""
@@ -93,7 +97,7 @@ def evaluate(joined: Joined, settings: Settings) -> Evaluation:
 def _fits(joined: Joined, settings: Settings) -> dict[str, Fit]:
     weights = normalised({name: settings.members[name].weight for name in joined.members})
     temperature = settings.temperature
-    folds = grouped_folds(joined.labels, joined.prompts)
+    folds = _folds(joined)
     held: dict[str, tuple[dict[str, float] | None, float | None]] = {
         NOTHING: (weights, temperature),
         "weights": (None, temperature),
@@ -106,6 +110,13 @@ def _fits(joined: Joined, settings: Settings) -> dict[str, Fit]:
         blended = cross_fitted(joined.members, joined.labels, folds, held_weights, held_temperature)
         fits[fitted] = Fit(mix, blended, judge(blended, joined.labels, joined.prompts))
     return fits
+
+
+def _folds(joined: Joined) -> np.ndarray:
+    """Returns the fold of each row [rows]: `FOLDS` of them, fewer where a class or the prompts are too few."""
+    classes = np.bincount(joined.labels)
+    most = min(FOLDS, len(np.unique(joined.prompts)), classes[classes > 0].min())
+    return grouped_folds(joined.labels, joined.prompts, max(2, most))
 
 
 def _estimates(predictions: dict[str, np.ndarray], labels: np.ndarray, prompts: np.ndarray) -> dict[str, Estimate]:

@@ -4,12 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import LinearConstraint, minimize
-from sklearn.model_selection import StratifiedGroupKFold
 
 from lmsys_ray.blend import blend, normalised
-from lmsys_ray.errors import RunError
 
-FOLDS = 5
 _SHARPNESS = (0.2, 5.0)
 """Bounds of 1 / temperature."""
 _SMALLEST = 1e-15
@@ -75,21 +72,6 @@ def _loss_and_gradient(x: np.ndarray, stacked: np.ndarray, labels: np.ndarray) -
     by_weight = (sharpness * difference / mixed * stacked).sum(axis=2).mean(axis=1)
     by_sharpness = (difference * logits).sum(axis=1).mean()
     return float((log_total - scaled[rows, labels]).mean()), np.append(by_weight, by_sharpness)
-
-
-def grouped_folds(labels: np.ndarray, prompts: np.ndarray, folds: int = FOLDS) -> np.ndarray:
-    """Returns the fold of each row [rows]: all rows of a prompt in one, classes spread evenly.
-
-    Fewer prompts than `folds` give as many folds as there are prompts; raises `RunError` where there is only one.
-    """
-    folds = min(folds, len(np.unique(prompts)))
-    if folds < 2:
-        raise RunError("all labelled rows share one prompt, so that no fold can be held out; label more prompts")
-    fold = np.empty(len(labels), dtype=np.int64)
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
-    for number, (_, held_out) in enumerate(splitter.split(labels, labels, prompts)):
-        fold[held_out] = number
-    return fold
 
 
 def cross_fitted(

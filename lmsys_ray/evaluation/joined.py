@@ -1,6 +1,5 @@
 """Joins a run's scores with labels, by id, shard by shard."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from lmsys_ray.evaluation.labels import Labels
 from lmsys_ray.evaluation.scripts import script_of
 from lmsys_ray.layers import checked
 from lmsys_ray.run import RunDirectory
+from lmsys_ray.training.folds import prompt_groups
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Joined:
     labels: np.ndarray
     """The chosen class as 0, 1 or 2 [rows]."""
     prompts: np.ndarray
-    """A number for each distinct prompt [rows]."""
+    """A number for each distinct prompt, as `lmsys_ray.training.folds.prompt_groups` tells them apart [rows]."""
     slices: dict[str, np.ndarray]
     """What rows can be told apart by, such as `script`: a name for each row, None where it has none [rows]."""
     rejected_labels: np.ndarray
@@ -85,7 +85,7 @@ def scored_members(run: RunDirectory, settings: Settings) -> list[str]:
 
 
 def join(run: RunDirectory, settings: Settings, labels: Labels) -> Joined:
-    """Joins the scores of `run` with `labels`; of the texts, nothing is held but a number for each prompt.
+    """Joins the scores of `run` with `labels`; of the texts, the labelled prompts alone are held.
 
     Raises `RunError` where no id is in both, where no labelled row was scored, or where all labels are of one class.
     """
@@ -116,7 +116,7 @@ def join(run: RunDirectory, settings: Settings, labels: Labels) -> Joined:
         members={name: _probabilities(table, name) for name in names},
         orders={n: (_probabilities(table, n, "_plain"), _probabilities(table, n, "_swapped")) for n in both},
         labels=labels.classes[place],
-        prompts=table["prompt"].to_numpy(),
+        prompts=prompt_groups(table["prompt"].to_pylist(), settings.cells),
         slices={**source, "script": np.array(table["script"].to_pylist(), dtype=object)},
         rejected_labels=rejected_labels,
         counts=counts,
@@ -133,7 +133,7 @@ def _scored_rows(
     prompts = scorable["prompt"].filter(labelled).to_pylist()
     columns = {
         "place": places.filter(labelled),
-        "prompt": pa.array([_prompt_number(prompt) for prompt in prompts], pa.int64()),
+        "prompt": pa.array(prompts, pa.large_string()),
         "script": pa.array([script_of(" ".join(decode_cell(prompt, cells))) for prompt in prompts], pa.string()),
     }
     for name in names:
@@ -148,10 +148,6 @@ def _scored_rows(
 def _places(rows: pa.Table, labels: Labels) -> pa.ChunkedArray:
     """Returns where the labels have each row's id, null where they have it not [rows]."""
     return pc.index_in(rows["id"], value_set=labels.ids)
-
-
-def _prompt_number(prompt: str) -> int:
-    return int.from_bytes(hashlib.blake2b(prompt.encode(), digest_size=8).digest(), "little", signed=True)
 
 
 def _column(member: str, column: str) -> str:

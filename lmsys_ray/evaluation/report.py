@@ -12,7 +12,7 @@ from lmsys_ray import __version__
 from lmsys_ray.config import Settings
 from lmsys_ray.evaluation.diagram import draw_reliability
 from lmsys_ray.evaluation.evaluate import EVERYTHING, NOTHING, Evaluation, Slice
-from lmsys_ray.evaluation.fitting import FOLDS, Mix
+from lmsys_ray.evaluation.fitting import Mix
 from lmsys_ray.evaluation.position import MEASURES
 from lmsys_ray.metrics import LEVEL, METRICS, RESAMPLES, Estimate
 from lmsys_ray.run import RunDirectory, written_whole
@@ -49,7 +49,6 @@ def as_json(evaluation: Evaluation) -> Json:
         "fits": {
             fitted: {
                 **asdict(fit.mix),
-                "folds": FOLDS,
                 "out_of_fold": _figures(fit.estimate, METRICS),
                 "over_blend_in_use": _figures(fit.estimate - in_use, METRICS),
             }

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -11,8 +12,17 @@ from lmsys_ray.evaluation.report import verdict
 from lmsys_ray.metrics import METRICS, Estimate
 
 _WIDTH_OF_FILES = 160
-_DIGITS = {"log_loss": 4, "accuracy": 3, "brier_score": 3, "calibration_error": 3}
-_POSITION_TITLES = ("gain of standing first", "change", "flips", "log loss A/B", "log loss B/A", "log loss of both")
+_DIGITS = (4, 3, 3, 3)
+"""Of each metric."""
+
+_POSITION_TITLES = (
+    "probability gained by standing first",
+    "distance of the two (total variation)",
+    "share of rows whose verdict changes",
+    "log loss of A/B alone",
+    "log loss of B/A alone",
+    "log loss of their mean",
+)
 
 
 def show(evaluation: Evaluation, folder: Path) -> None:
@@ -79,7 +89,7 @@ def _overall(evaluation: Evaluation) -> Table:
 
 
 def _slice_table(kind: str, slices: dict[str, Slice], names: Sequence[str]) -> Table:
-    table = _table(f"log loss by {kind}", [kind, "rows", *names])
+    table = _table(f"log loss by {kind}; the class prior is that of the slice", [kind, "rows", *names])
     for name, part in slices.items():
         if part.estimates:
             table.add_row(name, f"{part.rows:,}", *(_half_width(estimate) for estimate in part.estimates.values()))
@@ -104,22 +114,25 @@ def _fit_table(evaluation: Evaluation) -> Table:
 
 
 def _position_table(evaluation: Evaluation) -> Table:
-    table = _table("position: A/B against B/A", ["", *_POSITION_TITLES])
-    for name, estimate in evaluation.position.items():
-        low, high = estimate.intervals()
-        signs = ["+", *[""] * (len(low) - 1)]
-        cells = map(_interval, estimate.values, low, high, [3, 3, 3, 4, 4, 4], signs)
-        table.add_row(name, *cells)
+    table = _table("position: rows scored as A/B against the same rows as B/A", ["", *evaluation.position])
+    figures = [_figures(estimate) for estimate in evaluation.position.values()]
+    for place, title in enumerate(_POSITION_TITLES):
+        table.add_row(title, *(_interval(member[:, place], 4, "" if place else "+") for member in figures))
     return table
 
 
 def _cells(estimate: Estimate, sign: str = "") -> list[str]:
-    low, high = estimate.intervals()
-    return [_interval(*figures, sign) for figures in zip(estimate.values, low, high, _DIGITS.values(), strict=True)]
+    return [_interval(*pair, sign) for pair in zip(_figures(estimate).T, _DIGITS, strict=True)]
 
 
-def _interval(value: float, low: float, high: float, digits: int, sign: str = "") -> str:
-    return f"{value:{sign}.{digits}f} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
+def _figures(estimate: Estimate) -> np.ndarray:
+    """Returns value, low and high end of each metric [3, metrics]."""
+    return np.vstack([estimate.values, estimate.intervals()])
+
+
+def _interval(figures: np.ndarray, digits: int, sign: str = "") -> str:
+    value, low, high = (f"{figure:{sign}.{digits}f}" for figure in figures)
+    return f"{value} [{low}, {high}]"
 
 
 def _half_width(estimate: Estimate) -> str:
