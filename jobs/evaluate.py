@@ -12,7 +12,8 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="evaluate.py",
         description="Judge a run's members and blend against labels, each figure with an interval, and fit the blend.",
-        epilog="Writes evaluation.json, reliability.png and blend.yaml. Exit codes: 0 done, 1 failed, 2 wrong usage.",
+        epilog="Rows that a member was trained on flatter it: give labels that it has not seen. Writes evaluation.json, "
+        "reliability.png and blend.yaml. Exit codes: 0 done, 1 failed, 2 wrong usage.",
     )
     parser.add_argument("--run", metavar="RUN_DIR", required=True, help="run directory that score.py finished")
     parser.add_argument(

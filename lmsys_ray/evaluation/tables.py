@@ -32,7 +32,8 @@ def show(evaluation: Evaluation, folder: Path) -> None:
         console.print(line)
     console.print(_overall(evaluation))
     for kind, slices in evaluation.slices.items():
-        console.print(_slice_table(kind, slices, list(evaluation.overall)))
+        if any(part.estimates for part in slices.values()):
+            console.print(_slice_table(kind, slices, list(evaluation.overall)))
         if few := [f"{name} {part.rows}" for name, part in slices.items() if not part.estimates]:
             console.print(f"too few rows to judge by {kind}: {', '.join(few)}")
     console.print(_margin_table(evaluation))

@@ -22,6 +22,7 @@ from ray.train.torch import TorchTrainer, get_device
 from lmsys_ray.cluster import Resources, ray_cluster
 from lmsys_ray.errors import RunError, UsageError
 from lmsys_ray.members.llama.devices import use_cores
+from lmsys_ray.readers import expand_inputs
 from lmsys_ray.training.folds import grouped_folds
 from lmsys_ray.training.lora_data import encode_examples
 from lmsys_ray.training.lora_files import TrainingFiles
@@ -95,7 +96,7 @@ def claim(settings: LoraSettings) -> TrainingFiles:
     directory = output.with_name(f"{output.name}.partial")
     directory.mkdir(parents=True, exist_ok=True)
     asked = json.loads(settings.model_dump_json(exclude={"output", "workers", "device"}))
-    asked["bytes of the input"] = [os.path.getsize(file) for file in settings.input]
+    asked["bytes of the input"] = [os.path.getsize(file) for file in expand_inputs(settings.input)]
     record = directory / "settings.json"
     if not record.exists():
         record.write_text(json.dumps(asked, indent=1))

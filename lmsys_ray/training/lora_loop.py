@@ -30,6 +30,8 @@ class Progress:
     """Validations since the best one."""
     seconds: float = 0.0
     finished: bool = False
+    workers: int = 1
+    """The plan of the steps depends on their number."""
 
 
 def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
@@ -71,12 +73,12 @@ class LoraLoop:
         trained = [weight for weight in classifier.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=classifier.compute == torch.float16)
-        self.progress = Progress()
+        self.progress = Progress(workers=workers)
 
     def run(self, report: Callable[[dict[str, Any]], None]) -> Progress:
         """Trains from the last checkpoint, or from the start, to the end; returns how far it came.
 
-        Raises `RunError` where a loss is not finite.
+        Raises `RunError` where a loss is not finite, or the checkpoint is from another number of workers.
         """
         self._resume()
         losses: list[float] = []
@@ -201,6 +203,12 @@ class LoraLoop:
         if checkpoint is None:
             return
         self.progress = Progress(**checkpoint["progress"])
+        if self.progress.workers != self.workers:
+            step, before = self.progress.step, self.progress.workers
+            raise RunError(
+                f"{self.files.directory} was trained by {before} workers until step {step} and {self.workers} are there "
+                f"now; set workers={before}, or remove that directory"
+            )
         self.classifier.load_adapter_state(checkpoint["weights"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.scaler.load_state_dict(checkpoint["scaler"])

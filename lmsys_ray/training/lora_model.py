@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from bitsandbytes.nn import Linear4bit
+from bitsandbytes.nn.modules import Linear4bit
 from peft import (
     LoraConfig,
     PeftModel,

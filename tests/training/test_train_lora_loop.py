@@ -1,6 +1,7 @@
 """The training loop on a tiny random Llama, without Ray: learning, resuming, stopping, and what scoring makes of it."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,14 @@ def test_a_killed_training_goes_on_to_the_same_weights(base: Path, tmp_path: Pat
         torch.testing.assert_close(after[key], weight, atol=1e-6, rtol=1e-5)
     steps = [line["step"] for line in resumed.files.read_metrics()]
     assert steps == [line["step"] for line in whole.files.read_metrics()]
+
+
+def test_a_checkpoint_of_other_workers_is_refused(base: Path, tmp_path: Path) -> None:
+    loop = make_loop(settings(base), tmp_path)
+    loop.progress.workers = 2
+    loop.files.save_checkpoint({"progress": asdict(loop.progress)})
+    with pytest.raises(RunError, match="was trained by 2 workers until step 0 and there are 1 now; set workers=2"):
+        loop.run(ignore)
 
 
 def test_a_finished_training_is_not_trained_again(base: Path, tmp_path: Path) -> None:
