@@ -11,8 +11,8 @@ from lmsys_ray.commands import run_command
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="evaluate.py",
-        description="Judge a run's members and blend against labels, each figure with an interval, and fit the blend.",
-        epilog="Rows that a member was trained on flatter it: give labels that it has not seen. Writes evaluation.json, "
+        description="Judge a run's members and blend against labels, with intervals, and fit the blend.",
+        epilog="Rows that a member was trained on flatter it: give labels it has not seen. Writes evaluation.json, "
         "reliability.png and blend.yaml. Exit codes: 0 done, 1 failed, 2 wrong usage.",
     )
     parser.add_argument("--run", metavar="RUN_DIR", required=True, help="run directory that score.py finished")

@@ -19,6 +19,9 @@ LEVEL = 0.95
 _SMALLEST = 1e-15
 """What a probability of 0 counts as in the logarithm, as in the competition's grader."""
 
+_TIMES_AT_ONCE = 1 << 20
+"""Entries of the matrix (resamples, clusters) that is multiplied at once: 8 MiB."""
+
 
 def log_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Returns the negative log probability of each row's label [rows], in nats."""
@@ -129,12 +132,15 @@ def resampled_means(terms: np.ndarray, clusters: np.ndarray, resamples: int, see
     keys, cluster = np.unique(clusters, return_inverse=True)
     sums = np.zeros((len(keys), terms.shape[1]))
     np.add.at(sums, cluster, terms)
-    sizes = np.bincount(cluster).astype(np.float64)
+    sizes = np.bincount(cluster)
     generator = np.random.default_rng(seed)
     means = np.empty((resamples, terms.shape[1]))
-    for resample in means:
-        times = np.bincount(generator.integers(len(keys), size=len(keys)), minlength=len(keys)).astype(np.float64)
-        resample[:] = times @ sums / (times @ sizes)
+    step = max(1, _TIMES_AT_ONCE // len(keys))
+    for start in range(0, resamples, step):
+        part = means[start : start + step]
+        drawn = (generator.integers(len(keys), size=len(keys)) for _ in part)
+        times = np.stack([np.bincount(clusters, minlength=len(keys)) for clusters in drawn]).astype(np.float64)
+        part[:] = times @ sums / (times @ sizes)[:, None]
     return means
 
 

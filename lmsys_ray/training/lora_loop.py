@@ -206,8 +206,8 @@ class LoraLoop:
         if self.progress.workers != self.workers:
             step, before = self.progress.step, self.progress.workers
             raise RunError(
-                f"{self.files.directory} was trained by {before} workers until step {step} and {self.workers} are there "
-                f"now; set workers={before}, or remove that directory"
+                f"{self.files.directory} was trained by {before} workers until step {step} and there are "
+                f"{self.workers} now; set workers={before}, or remove that directory"
             )
         self.classifier.load_adapter_state(checkpoint["weights"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
