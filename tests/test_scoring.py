@@ -29,9 +29,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_model(folder / "llama")
     make_adapter(folder / "adapter")
     fitted = fit()
-    words, characters = VectorizerSettings.of(fitted.cvec), VectorizerSettings.of(fitted.ccvec)
+    vocabularies = (VectorizerSettings.of(fitted.cvec), VectorizerSettings.of(fitted.ccvec))
     with written_aside(folder / "lightgbm") as aside:
-        save(Artifacts("notebook", words, characters, [model.booster_ for model in fitted.models]), aside)
+        save(Artifacts("notebook", vocabularies, [model.booster_ for model in fitted.models]), aside)
     return folder
 
 

@@ -14,7 +14,8 @@ _TRAINING, _VALIDATION, _PRIOR, _RATE = "#0072B2", "#D55E00", "#666666", "#009E7
 def draw_curves(metrics: Sequence[dict[str, Any]], prior_loss: float | None, path: str | Path) -> None:
     """Writes a PNG: log loss of training and validation over the steps, and the learning rate below.
 
-    `metrics` are the lines of metrics.jsonl; `prior_loss` is the log loss of always predicting the class shares.
+    `metrics` are the lines of metrics.jsonl; `prior_loss` is the log loss of always saying the class shares, on the
+    rows of those validations.
     """
     steps = [line["step"] for line in metrics]
     figure = Figure(figsize=(6.4, 4.8), dpi=160, layout="constrained")

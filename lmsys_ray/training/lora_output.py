@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lmsys_ray import CLASSES
-from lmsys_ray.metrics import METRICS, class_shares, judge
+from lmsys_ray.metrics import METRICS, class_shares, judge, log_loss
 from lmsys_ray.training.lora_curves import draw_curves
 from lmsys_ray.training.lora_files import TrainingFiles
 from lmsys_ray.training.lora_rows import LabelledRows
@@ -34,9 +34,10 @@ def finish(
     prior_loss = None
     if len(held_out):
         probabilities = files.load_probabilities(len(held_out))
-        judged = _judged(rows, training, held_out, probabilities)
-        prior_loss = judged["prior"]["log_loss"]["value"]
-        figures |= judged
+        figures |= _judged(rows, training, held_out, probabilities)
+        validated = rows.labels[held_out[: settings.validation_rows]]
+        shares = np.broadcast_to(class_shares(rows.labels[training]), (len(validated), len(CLASSES)))
+        prior_loss = log_loss(shares, validated)
         _write_probabilities(files.adapter / "out_of_fold.csv", [rows.ids[i] for i in held_out], probabilities)
     text = {key: getattr(settings, key) for key in TEXT_SETTINGS}
     _write_json(files.adapter / "scoring.json", text)
