@@ -139,7 +139,7 @@ def resampled_means(terms: np.ndarray, clusters: np.ndarray, resamples: int, see
     for start in range(0, resamples, step):
         part = means[start : start + step]
         drawn = (generator.integers(len(keys), size=len(keys)) for _ in part)
-        times = np.stack([np.bincount(clusters, minlength=len(keys)) for clusters in drawn]).astype(np.float64)
+        times = np.stack([np.bincount(chosen, minlength=len(keys)) for chosen in drawn]).astype(np.float64)
         part[:] = times @ sums / (times @ sizes)[:, None]
     return means
 

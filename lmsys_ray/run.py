@@ -31,6 +31,9 @@ FORMAT = 1
 _HASHED_WHOLE = 256 << 20
 """Bytes up to which a file's whole content is its identity; of larger ones size, date and both ends are."""
 
+_NOTES = {".md", ".png", ".csv", ".jsonl", ".lock"}
+"""Endings of what lies beside a model and is no part of it: cards, pictures, figures."""
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
@@ -109,8 +112,8 @@ def _member_identity(member: Any) -> dict[str, Any]:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    """Returns the size in bytes and a digest of a file, or of all the files below a directory."""
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    """Returns the size in bytes and a digest of a file, or of the files below a directory that a model consists of."""
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and p.suffix not in _NOTES)
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.relative_to(path)}\0".encode())
