@@ -21,7 +21,6 @@ from lmsys_ray.errors import RunError
 from lmsys_ray.ingest import Ingested, ingest
 from lmsys_ray.passes import ScoredShard, read_files, run_pass
 from lmsys_ray.progress import Display
-from lmsys_ray.readers import check_columns
 from lmsys_ray.run import RunDirectory, check_same_run, identity
 from lmsys_ray.submission import write_submission
 
@@ -90,9 +89,6 @@ class _Start:
         before = self._run.read_manifest()
         if before:
             check_same_run(before, now, self._run.path)
-        else:
-            for file in now["ingest"]["input"]:
-                check_columns(file["path"])
         members = {**before.get("members", {}), **now["members"]}
         manifest = {**before, "lmsys_ray": __version__, "ingest": now["ingest"], "members": members}
         self._run.write_manifest(manifest)

@@ -73,7 +73,8 @@ def test_the_three_cells_of_a_row_have_as_many_turns() -> None:
 def test_every_cell_decodes() -> None:
     for row in rows():
         for name in CELLS:
-            "".join(decode_cell(row[name])).encode("utf-8")
+            text = "".join(decode_cell(row[name]))
+            assert text.encode("utf-8").decode("utf-8") == text
 
 
 def test_has_conversations_of_two_to_five_turns() -> None:

@@ -57,7 +57,9 @@ def read_labels(path: str) -> Labels:
             if identity in ids:
                 raise RunError(f"{path}: id {identity} stands in rows {ids[identity]} and {number}; leave one of them")
             ids[identity] = number
-            classes.append(_chosen(record, f"{path}, row {number} (id {identity})"))
+            classes.append(
+                chosen_class([record.get(name) for name in COLUMNS], f"{path}, row {number} (id {identity})")
+            )
             sources.append(str(record[SOURCE]) if record.get(SOURCE) not in (None, "") else None)
     except (EOFError, BadGzipFile, zlib.error, pa.ArrowInvalid) as error:
         raise RunError(f"--labels: {path} is damaged ({str(error).splitlines()[0]}); fetch it again") from None
@@ -67,9 +69,8 @@ def read_labels(path: str) -> Labels:
     return Labels(pa.array(ids, pa.string()), np.array(classes), sources if has_source else None, unreadable)
 
 
-def _chosen(record: _Record, place: str) -> int:
-    """Returns the class whose column holds 1 while the others hold 0; raises `RunError` where that is not so."""
-    values = [record.get(name) for name in COLUMNS]
+def chosen_class(values: Sequence[object], place: str) -> int:
+    """Returns the class, 0, 1 or 2, whose column holds 1 while the others hold 0; raises `RunError` where none does."""
     marks = [_MARKS.get(str(value).strip().lower()) for value in values]
     if marks.count(True) != 1 or None in marks:
         shown = ", ".join("nothing" if value in (None, "") else str(value)[:20] for value in values)

@@ -11,11 +11,9 @@ import pyarrow as pa
 from lmsys_ray import CLASSES
 from lmsys_ray.conversations import CELLS
 from lmsys_ray.errors import RunError
-from lmsys_ray.evaluation.labels import COLUMNS
+from lmsys_ray.evaluation.labels import COLUMNS, chosen_class
 from lmsys_ray.readers import expand_inputs, read_rows
 from lmsys_ray.training.folds import prompt_groups
-
-_MARKS = {"1": 1.0, "1.0": 1.0, "true": 1.0, "0": 0.0, "0.0": 0.0, "false": 0.0}
 
 
 @dataclass(frozen=True)
@@ -58,13 +56,9 @@ def read_labelled(inputs: Sequence[str]) -> LabelledRows:
 
 
 def _classes(table: pa.Table, file: str) -> np.ndarray:
-    columns = [table[name].to_pylist() for name in COLUMNS]
-    read = [[_MARKS.get(str(value).strip().lower(), np.nan) for value in column] for column in columns]
-    marks = np.array(read).T.reshape(-1, len(COLUMNS))
-    wrong = np.flatnonzero(marks.sum(axis=1) != 1)  # NaN is equal to nothing
-    if len(wrong):
-        first = int(wrong[0])
-        shown = ", ".join(str(column[first] or "nothing")[:20] for column in columns)
-        place = f"{file}, row {table['number'][first]} (id {table['id'][first]})"
-        raise RunError(f"{place}: {', '.join(COLUMNS)} are {shown}; one of them must be 1 and the others 0")
-    return marks.argmax(axis=1)
+    columns = (table[name].to_pylist() for name in ("number", "id", *COLUMNS))
+    chosen = [
+        chosen_class(values, f"{file}, row {number} (id {identity})")
+        for number, identity, *values in zip(*columns, strict=True)
+    ]
+    return np.array(chosen, np.int64)

@@ -130,7 +130,10 @@ def test_a_damaged_model_is_refused(
 
 
 def test_a_language_models_own_head_is_no_fault(model: str, copied: Path) -> None:
-    load(with_weights(model, copied, "model.safetensors", lambda w: w.update({"lm_head.weight": torch.ones(400, 32)})))
+    classifier = load(
+        with_weights(model, copied, "model.safetensors", lambda w: w.update({"lm_head.weight": torch.ones(400, 32)}))
+    )
+    assert classifier.columns == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
