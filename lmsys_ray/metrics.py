@@ -95,6 +95,13 @@ class Estimate:
         """Returns the percentile interval of each metric [2, metrics]."""
         return np.quantile(self.resampled, [(1 - level) / 2, (1 + level) / 2], axis=0)
 
+    def figures(self) -> dict[str, dict[str, float]]:
+        """Returns value, low and high of each of `METRICS`, as JSON files have them."""
+        return {
+            metric: {"value": float(value), "low": float(low), "high": float(high)}
+            for metric, value, low, high in zip(METRICS, self.values, *self.intervals(), strict=True)
+        }
+
 
 def judge(
     probabilities: np.ndarray, labels: np.ndarray, clusters: np.ndarray, resamples: int = RESAMPLES, seed: int = 0

@@ -22,11 +22,9 @@ from lmsys_ray.members.lightgbm.preference import PROMPT
 from lmsys_ray.members.lightgbm.scorer import SWAPPED, batches, predict
 from lmsys_ray.members.lightgbm.vectorizer import VectorizerSettings
 from lmsys_ray.metrics import log_loss
-from lmsys_ray.readers import expand_inputs, read_rows
-from lmsys_ray.training.folds import grouped_folds
+from lmsys_ray.training.labelled_rows import read_labelled
 from lmsys_ray.training.lightgbm_output import figures, write_figures
 from lmsys_ray.training.lightgbm_settings import LightGBMOptions, View
-from lmsys_ray.training.lora_rows import LabelledRows, read_labelled
 
 WHOLE = -1
 """The fold that holds out nothing."""
@@ -55,8 +53,8 @@ def train_lightgbm(
     Raises `UsageError` or `RunError` for input, labels or folds that cannot be used.
     """
     check_free(output)
-    rows = read_labelled(inputs)
-    names, assigned = _assign(rows, inputs, folds, fold, options)
+    rows = read_labelled(inputs, options.fold_column)
+    names, assigned = ([], np.zeros(len(rows.ids), np.int64)) if fold == WHOLE else rows.folds(folds, options.seed)
     wanted = _wanted(fold, len(names))
     say(f"{len(rows.ids):,} rows, {rows.rejected} left out; computing features")
     vocabularies = _vocabularies(rows.conversations, options)
@@ -67,8 +65,7 @@ def train_lightgbm(
     rounds: dict[str, list[int]] = {}
     for number in wanted:
         inside = assigned == number
-        # A column of the user's may put one prompt into two folds; then the prompt is left out of the training.
-        training = ~np.isin(rows.groups, rows.groups[inside])
+        training = rows.outside(inside)
         if not training.any():
             raise RunError(
                 f"fold {names[number]} shares its prompts with every other row, so that none is left to fit on"
@@ -89,26 +86,6 @@ def train_lightgbm(
         save(Artifacts(options.features, vocabularies, boosters), aside)
         write_figures(aside, rows, names, assigned, held_out, result)
     return result
-
-
-def _assign(
-    rows: LabelledRows, inputs: Sequence[str], folds: int, fold: int | None, options: LightGBMOptions
-) -> tuple[list[str], np.ndarray]:
-    """Returns the names of the folds and the fold of each row, int64 [rows]."""
-    if fold == WHOLE:
-        return [], np.zeros(len(rows.ids), np.int64)
-    if options.fold_column is None:
-        if folds < 2:
-            raise UsageError(f"--folds: {folds} is too few; give 2 or more")
-        return [str(number) for number in range(folds)], grouped_folds(rows.labels, rows.groups, folds, options.seed)
-    values: list[str | None] = []
-    for file in expand_inputs(inputs):
-        for table in read_rows(file, extra=[options.fold_column]):
-            values += table.filter(table["reason"].is_null())[options.fold_column].to_pylist()
-    names, assigned = np.unique([value or "" for value in values], return_inverse=True)
-    if len(names) < 2:
-        raise RunError(f"fold_column: {options.fold_column} has one value alone; name a column with two or more")
-    return [str(name) for name in names], assigned
 
 
 def _wanted(fold: int | None, folds: int) -> list[int]:

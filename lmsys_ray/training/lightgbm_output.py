@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from lmsys_ray import CLASSES
-from lmsys_ray.metrics import METRICS, class_shares, judge, log_loss
+from lmsys_ray.metrics import class_shares, judge, log_loss
+from lmsys_ray.training.labelled_rows import LabelledRows
 from lmsys_ray.training.lightgbm_settings import LightGBMOptions
-from lmsys_ray.training.lora_rows import LabelledRows
 
 METRICS_FILE = "metrics.json"
 PROBABILITIES_FILE = "out_of_fold.csv"
@@ -58,13 +58,7 @@ def _judged(rows: LabelledRows, held_out: np.ndarray, prior: np.ndarray) -> dict
     labels, groups = rows.labels[judged], rows.groups[judged]
     estimates = {"lightgbm": judge(held_out[judged], labels, groups), "prior": judge(prior[judged], labels, groups)}
     estimates["lightgbm minus prior"] = estimates["lightgbm"] - estimates["prior"]
-    return {
-        name: {
-            metric: {"value": float(value), "low": float(low), "high": float(high)}
-            for metric, value, low, high in zip(METRICS, estimate.values, *estimate.intervals(), strict=True)
-        }
-        for name, estimate in estimates.items()
-    }
+    return {name: estimate.figures() for name, estimate in estimates.items()}
 
 
 def write_figures(

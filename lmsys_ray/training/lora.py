@@ -8,6 +8,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +24,12 @@ from lmsys_ray.cluster import Resources, ray_cluster
 from lmsys_ray.errors import RunError, UsageError
 from lmsys_ray.members.llama.devices import use_cores
 from lmsys_ray.readers import expand_inputs
-from lmsys_ray.training.folds import grouped_folds
+from lmsys_ray.training.labelled_rows import LabelledRows, read_labelled
 from lmsys_ray.training.lora_data import encode_examples
 from lmsys_ray.training.lora_files import TrainingFiles
 from lmsys_ray.training.lora_loop import LoraLoop
 from lmsys_ray.training.lora_model import build_classifier
 from lmsys_ray.training.lora_output import finish
-from lmsys_ray.training.lora_rows import LabelledRows, read_labelled
 from lmsys_ray.training.lora_settings import LoraSettings
 
 Say = Callable[[str], None]
@@ -55,7 +55,7 @@ def train_lora(settings: LoraSettings, say: Say) -> dict[str, Any]:
     Raises `UsageError` or `RunError` for rows, a model or settings that cannot be used, and for a loss that is not
     finite.
     """
-    rows = read_labelled(settings.input)
+    rows = read_labelled(settings.input, settings.fold_column)
     split = split_rows(rows, settings)
     files = claim(settings)
     say(f"{len(split.training):,} rows to learn from, {len(split.held_out):,} held out, {rows.rejected:,} left out")
@@ -76,13 +76,18 @@ def split_rows(rows: LabelledRows, settings: LoraSettings) -> Split:
     """
     if settings.fold == -1:
         return Split(np.arange(len(rows.labels)), np.empty(0, np.int64))
-    if settings.fold >= settings.folds:
-        last = settings.folds - 1
-        raise UsageError(f"--fold: {settings.fold} is none of the {settings.folds} folds; give -1 to {last}")
-    folds = grouped_folds(rows.labels, rows.groups, settings.folds, settings.seed)
-    held_out = np.flatnonzero(folds == settings.fold)
+    names, assigned = rows.folds(settings.folds, settings.seed)
+    if settings.fold >= len(names):
+        last = len(names) - 1
+        raise UsageError(f"--fold: {settings.fold} is none of the {len(names)} folds; give -1 to {last}")
+    inside = assigned == settings.fold
+    training = np.flatnonzero(rows.outside(inside))
+    if not len(training):
+        raise RunError(
+            f"fold {names[settings.fold]} shares its prompts with every other row; none is left to learn from"
+        )
     # In random order, so that a validation on the first rows is one on a fair sample.
-    return Split(np.flatnonzero(folds != settings.fold), np.random.default_rng(settings.seed).permutation(held_out))
+    return Split(training, np.random.default_rng(settings.seed).permutation(np.flatnonzero(inside)))
 
 
 def claim(settings: LoraSettings) -> TrainingFiles:
@@ -132,15 +137,19 @@ def _fit(settings: LoraSettings, files: TrainingFiles, resources: Resources, say
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker=_share(use_gpu)),
         run_config=RunConfig(storage_path=str(directory / "ray"), failure_config=FailureConfig(max_failures=_RESTARTS)),
     )
+    # In the main thread, Ray Train would take the signals that stop the command.
+    pool = ThreadPoolExecutor(1)
     with _told(files, say):
         try:
-            trainer.fit()
+            pool.submit(trainer.fit).result()
         except ray.train.TrainingFailedError as error:
             reason = str(error).strip().splitlines()[-1][:200]
             raise RunError(
                 f"a training worker failed {_RESTARTS + 1} times ({reason}); "
                 f"the same command goes on from the last checkpoint in {files.directory}"
             ) from error
+        finally:
+            pool.shutdown(wait=False)
 
 
 def _share(use_gpu: bool) -> dict[str, float]:

@@ -126,7 +126,8 @@ class LoraLoop:
 
     def _loss(self, batch: Batch) -> torch.Tensor:
         rows, labels = self.training.batch(batch.rows, batch.swap)
-        logits = self.module(*self.classifier.collate(rows, self.device))
+        keys = [("training", row, swapped) for row, swapped in zip(batch.rows, batch.swap, strict=True)]
+        logits = self.module(*self.classifier.collate(rows, keys, self.device))
         return cross_entropy(logits, torch.from_numpy(labels).to(self.device), reduction="sum")
 
     def _judge(self, figures: dict[str, float], last: bool) -> dict[str, Any]:
@@ -168,14 +169,15 @@ class LoraLoop:
         torch.distributed.all_reduce(total)
         return float(total)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def probabilities(self, examples: Examples, rows: np.ndarray) -> np.ndarray:
         """Returns float32 probabilities [rows, 3] of the rows of `examples`, A before B, computed by this worker."""
         self.classifier.eval()
         result = np.empty((len(rows), 3), np.float32)
         for batch in validation_batches(examples.straight.lengths[rows], self.settings.batch_tokens):
             ids = [examples.straight[row] for row in rows[batch]]
-            logits = self.classifier(*self.classifier.collate(ids, self.device))
+            keys = [("held out", row) for row in rows[batch]]
+            logits = self.classifier(*self.classifier.collate(ids, keys, self.device))
             result[batch] = torch.softmax(logits, dim=-1).cpu().numpy()
         return result
 

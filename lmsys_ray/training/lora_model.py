@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from lmsys_ray import CLASSES
 from lmsys_ray.errors import UsageError
 from lmsys_ray.members.llama.quiet import quiet_libraries
 from lmsys_ray.members.llama.sources import load_tokenizer, model_directory, pad_token_id
+from lmsys_ray.training.frozen_blocks import FrozenBlocks
 from lmsys_ray.training.lora_settings import LoraSettings
 
 
@@ -38,9 +40,13 @@ class LoraClassifier(torch.nn.Module):
         self.model = model
         self.pad_id = pad_id
         self.compute = compute
+        self.frozen: FrozenBlocks | None = None
 
     def forward(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Takes token ids [rows, tokens], padded on the right, and how many tokens of each row are real [rows]."""
+        """Takes token ids [rows, tokens], padded on the right, and how many tokens of each row are real [rows].
+
+        In place of ids it takes the hidden states [rows, tokens, hidden] that `frozen` gives.
+        """
         inner: Any = self.model.get_base_model()
         mixed = torch.autocast(ids.device.type, self.compute, enabled=self.compute != torch.float32)
         if not hasattr(inner, "score"):
@@ -48,7 +54,10 @@ class LoraClassifier(torch.nn.Module):
             with mixed:
                 return inner(input_ids=ids, attention_mask=mask.long()).logits.float()
         with mixed:  # padding stands on the right, and no token sees what follows it: no mask is needed
-            hidden = getattr(inner, inner.base_model_prefix)(input_ids=ids, use_cache=False).last_hidden_state
+            if self.frozen is not None and ids.is_floating_point():
+                hidden = self.frozen.upper(inputs_embeds=ids, use_cache=False).last_hidden_state
+            else:
+                hidden = getattr(inner, inner.base_model_prefix)(input_ids=ids, use_cache=False).last_hidden_state
         pooled = hidden[torch.arange(len(ids), device=ids.device), lengths - 1]
         return inner.score(pooled.float()).float()
 
@@ -63,8 +72,12 @@ class LoraClassifier(torch.nn.Module):
                 layer.training = True
         return self
 
-    def collate(self, rows: list[np.ndarray], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pads rows of token ids to the longest; returns the two arguments of `forward`."""
+    def collate(
+        self, rows: list[np.ndarray], keys: Sequence[Hashable], device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pads rows of token ids, which `keys` name, to the longest; returns the two arguments of `forward`."""
+        if self.frozen is not None:
+            return self.frozen.collate(keys, rows)
         lengths = np.array([len(row) for row in rows], np.int64)
         ids = np.full((len(rows), int(lengths.max())), self.pad_id, np.int64)
         for target, row in zip(ids, rows, strict=True):
@@ -116,7 +129,26 @@ def build_classifier(settings: LoraSettings, device: torch.device) -> LoraClassi
             model.gradient_checkpointing_enable()
             model.enable_input_require_grads()
         wrapped = _with_lora(model, settings)
-    return LoraClassifier(wrapped, pad, compute).to(device)
+    classifier = LoraClassifier(wrapped, pad, compute).to(device)
+    if settings.keep_frozen:
+        classifier.frozen = _frozen_blocks(model, settings, compute)
+    if settings.compile:
+        for block in getattr(model, model.base_model_prefix).layers:
+            block.compile(dynamic=True)
+    return classifier
+
+
+def _frozen_blocks(model: PreTrainedModel, settings: LoraSettings, compute: torch.dtype) -> FrozenBlocks:
+    backbone = getattr(model, model.base_model_prefix)
+    blocks = len(getattr(backbone, "layers", ()))
+    if settings.top_layers is None or settings.top_layers >= blocks or not hasattr(model, "score"):
+        raise UsageError(
+            f"keep_frozen: there is nothing to keep of {settings.model} with top_layers = {settings.top_layers}; "
+            f"set top_layers below the {blocks} blocks of a decoder, or keep_frozen=false"
+        )
+    frozen = FrozenBlocks(backbone, settings.top_layers, compute)
+    frozen.check(backbone, settings.model)
+    return frozen
 
 
 def _base(directory: Path, settings: LoraSettings, compute: torch.dtype, device: torch.device) -> PreTrainedModel:

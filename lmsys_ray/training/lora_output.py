@@ -11,9 +11,9 @@ import numpy as np
 
 from lmsys_ray import CLASSES
 from lmsys_ray.metrics import METRICS, class_shares, judge, log_loss
+from lmsys_ray.training.labelled_rows import LabelledRows
 from lmsys_ray.training.lora_curves import draw_curves
 from lmsys_ray.training.lora_files import TrainingFiles
-from lmsys_ray.training.lora_rows import LabelledRows
 from lmsys_ray.training.lora_settings import TEXT_SETTINGS, LoraSettings
 
 
@@ -56,13 +56,7 @@ def _judged(
     prior = np.broadcast_to(class_shares(rows.labels[training]), probabilities.shape)
     estimates = {"adapter": judge(probabilities, labels, groups), "prior": judge(prior, labels, groups)}
     estimates["adapter minus prior"] = estimates["adapter"] - estimates["prior"]
-    return {
-        name: {
-            metric: {"value": float(value), "low": float(low), "high": float(high)}
-            for metric, value, low, high in zip(METRICS, estimate.values, *estimate.intervals(), strict=True)
-        }
-        for name, estimate in estimates.items()
-    }
+    return {name: estimate.figures() for name, estimate in estimates.items()}
 
 
 def model_card(settings: LoraSettings, figures: dict[str, Any]) -> str:

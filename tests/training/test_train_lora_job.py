@@ -15,7 +15,7 @@ import pytest
 from lmsys_ray.config import LlamaSettings
 from lmsys_ray.members.llama.encode import LlamaEncoder
 from lmsys_ray.members.llama.scorer import LlamaScorer
-from lmsys_ray.training.lora_rows import read_labelled
+from lmsys_ray.training.labelled_rows import read_labelled
 from tests.tiny_llama import make_backbone
 from tests.training.labelled import labelled_rows, write_rows
 
@@ -85,6 +85,21 @@ def test_two_workers_killed_half_way_go_on_to_one_whole_adapter(rows: Path, base
     assert after[0] == json.loads(before[0])
     assert [line["step"] for line in after] == sorted({line["step"] for line in after})
     check_output(output, rows, base)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_a_training_at_once_and_says_how_to_go_on(
+    rows: Path, base: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    process = start(rows, base, tmp_path / "out", "epochs=10000", "evaluate_steps=20", "patience=100000")
+    metrics = tmp_path / "out.partial" / "metrics.jsonl"
+    while process.poll() is None and not metrics.exists():
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert error.splitlines()[-1].startswith("stopped; what is done is kept, go on with: ")
 
 
 @pytest.mark.slow

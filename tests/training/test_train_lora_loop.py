@@ -160,6 +160,25 @@ def test_only_the_top_blocks_are_adapted_where_asked(base: Path) -> None:
     assert keys - adapted == {"base_model.model.score.weight"}
 
 
+@pytest.mark.parametrize("change", [{"keep_frozen": True}, pytest.param({"compile": True}, marks=pytest.mark.slow)])
+def test_what_saves_time_changes_no_weight(base: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    chosen = settings(base, epochs=2, top_layers=1)
+    plain = make_loop(chosen, tmp_path / "plain")
+    quick = make_loop(chosen.model_copy(update=change), tmp_path / "quick")
+    for loop in (plain, quick):
+        loop.run(ignore)
+    expected, weights = plain.classifier.adapter_state(), quick.classifier.adapter_state()
+    assert expected.keys() == weights.keys()
+    for key, weight in expected.items():
+        torch.testing.assert_close(weights[key], weight, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("top_layers", [None, 2])
+def test_nothing_is_kept_where_every_block_is_adapted(base: Path, top_layers: int | None) -> None:
+    with pytest.raises(UsageError, match="keep_frozen: there is nothing to keep"):
+        build_classifier(settings(base, keep_frozen=True, top_layers=top_layers), CPU)
+
+
 @pytest.mark.parametrize("change", [{"targets": ["no_such_layer"]}, {"model": "/no/such/model"}])
 def test_a_model_or_layers_that_are_not_there_are_usage_errors(base: Path, change: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"no_such_layer|/no/such/model"):

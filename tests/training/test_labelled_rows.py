@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from lmsys_ray.errors import RunError, UsageError
+from lmsys_ray.training.labelled_rows import read_labelled
 from lmsys_ray.training.lora import claim, split_rows
-from lmsys_ray.training.lora_rows import read_labelled
 from lmsys_ray.training.lora_settings import LoraSettings
 from tests.training.labelled import COLUMNS, labelled_rows, write_rows
 
@@ -94,11 +94,12 @@ def test_fold_minus_one_learns_from_all_rows(tmp_path: Path) -> None:
 
 
 def test_a_fold_that_is_not_there_and_too_few_rows_for_the_folds_are_told(tmp_path: Path) -> None:
-    rows = read_labelled([str(write_rows(tmp_path / "rows.csv", labelled_rows(12, prompts=4)))])
-    with pytest.raises(UsageError, match="--fold: 5 is none of the 5 folds; give -1 to 4"):
-        split_rows(rows, settings(tmp_path, fold=5))
+    few = read_labelled([str(write_rows(tmp_path / "few.csv", labelled_rows(12, prompts=4)))])
     with pytest.raises(RunError, match="4 distinct prompts for 5 folds"):
-        split_rows(rows, settings(tmp_path))
+        split_rows(few, settings(tmp_path))
+    enough = read_labelled([str(write_rows(tmp_path / "enough.csv", labelled_rows(60)))])
+    with pytest.raises(UsageError, match="--fold: 5 is none of the 5 folds; give -1 to 4"):
+        split_rows(enough, settings(tmp_path, fold=5))
 
 
 def test_an_output_that_is_there_and_a_training_with_other_settings_are_refused(tmp_path: Path) -> None:
@@ -110,3 +111,14 @@ def test_an_output_that_is_there_and_a_training_with_other_settings_are_refused(
     (tmp_path / "out").mkdir()
     with pytest.raises(UsageError, match="out exists; name a new directory"):
         claim(settings(tmp_path))
+
+
+def test_folds_can_be_the_values_of_a_column_and_never_share_a_prompt(tmp_path: Path) -> None:
+    rows = [[*row, "web" if number % 3 else "app"] for number, row in enumerate(labelled_rows(30, prompts=20))]
+    path = write_rows(tmp_path / "rows.csv", rows, [*COLUMNS, "source"])
+    read = read_labelled([str(path)], fold_column="source")
+    split = split_rows(read, settings(tmp_path, fold=0, fold_column="source"))
+    assert sorted(split.held_out.tolist()) == list(range(0, 30, 3))
+    assert not set(read.groups[split.training]) & set(read.groups[split.held_out])
+    with pytest.raises(UsageError, match="--fold: 2 is none of the 2 folds"):
+        split_rows(read, settings(tmp_path, fold=2, fold_column="source"))

@@ -1,4 +1,4 @@
-"""Labelled conversations: what a training file must hold, and the check that it does."""
+"""Labelled conversations: what a training file must hold, the check that it does, and the folds of its rows."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from lmsys_ray import CLASSES
 from lmsys_ray.conversations import CELLS
-from lmsys_ray.errors import RunError
+from lmsys_ray.errors import RunError, UsageError
 from lmsys_ray.evaluation.labels import COLUMNS, chosen_class
 from lmsys_ray.readers import expand_inputs, read_rows
-from lmsys_ray.training.folds import prompt_groups
+from lmsys_ray.training.folds import grouped_folds, prompt_groups
 
 
 @dataclass(frozen=True)
@@ -29,21 +29,45 @@ class LabelledRows:
     """A number for each distinct prompt, int64 [rows]."""
     rejected: int
     """Rows left out since a cell was missing or could not be decoded."""
+    fold_values: list[str] | None = None
+    """What each row has in the column that makes the folds, if one does."""
+
+    def folds(self, count: int, seed: int) -> tuple[list[str], np.ndarray]:
+        """Returns the names of the folds and the fold of each row, int64 [rows].
+
+        They are the values of the column, or `count` folds by prompt. Raises `UsageError` or `RunError` where the rows
+        do not yield them.
+        """
+        if self.fold_values is None:
+            if count < 2:
+                raise UsageError(f"--folds: {count} is too few; give 2 or more")
+            return [str(number) for number in range(count)], grouped_folds(self.labels, self.groups, count, seed)
+        names, assigned = np.unique(self.fold_values, return_inverse=True)
+        if len(names) < 2:
+            raise RunError(f"fold_column: all rows have the value {names[0]!r}; name a column with two or more")
+        return [str(name) for name in names], assigned
+
+    def outside(self, inside: np.ndarray) -> np.ndarray:
+        """Returns which rows share no prompt with those `inside`, both bool [rows]: a column may split a prompt."""
+        return ~np.isin(self.groups, self.groups[inside])
 
 
-def read_labelled(inputs: Sequence[str]) -> LabelledRows:
+def read_labelled(inputs: Sequence[str], fold_column: str | None = None) -> LabelledRows:
     """Reads conversations and their one-hot labels from files of any of the input formats.
 
     Raises `UsageError` where a file or a column is missing, `RunError` for labels that are not one-hot, labels that are
     all of one class, and a file without a usable row.
     """
     usable, labels, rejected = [], [], 0
+    values: list[str] | None = None if fold_column is None else []
     for file in expand_inputs(inputs):
-        for table in read_rows(file, extra=COLUMNS):
+        for table in read_rows(file, extra=COLUMNS if fold_column is None else [*COLUMNS, fold_column]):
             kept = table.filter(table["reason"].is_null())
             rejected += table.num_rows - kept.num_rows
             usable.append(kept.select(["id", *CELLS]))
             labels.append(_classes(kept, file))
+            if values is not None:
+                values += [str(value or "") for value in kept[fold_column].to_pylist()]
     rows = pa.concat_tables(usable) if usable else None
     if rows is None or rows.num_rows == 0:
         raise RunError(f"{', '.join(inputs)}: no row can be used of {rejected}; see that the cells are lists of turns")
@@ -52,7 +76,7 @@ def read_labelled(inputs: Sequence[str]) -> LabelledRows:
         raise RunError(f"all {len(classes)} labels are {CLASSES[found[0]]}; there is nothing to learn from one class")
     conversations = rows.select(list(CELLS)).add_column(0, "row", pa.array(np.arange(rows.num_rows)))
     groups = prompt_groups(rows["prompt"].to_pylist())
-    return LabelledRows(rows["id"].to_pylist(), conversations, classes, groups, rejected)
+    return LabelledRows(rows["id"].to_pylist(), conversations, classes, groups, rejected, values)
 
 
 def _classes(table: pa.Table, file: str) -> np.ndarray:
