@@ -3,11 +3,12 @@
 
 import sys
 
-from lmsys_ray.commands import run_command, score_parser, score_settings
+from lmsys_ray.commands import DONE_WITH_REJECTS, run_command, score_parser, score_settings
 
 
-def main() -> None:
-    settings = score_settings(score_parser().parse_args())
+def main() -> int:
+    arguments = score_parser().parse_args()
+    settings = score_settings(arguments)
     # Imported once the settings are known to be right: Ray takes seconds to load.
     from lmsys_ray import preflight
     from lmsys_ray.progress import Display
@@ -20,6 +21,7 @@ def main() -> None:
         report = score(settings, display)
     for line in summary(report, settings, RunDirectory(settings.output)):
         print(line)
+    return DONE_WITH_REJECTS if arguments.strict and report.rejects else 0
 
 
 if __name__ == "__main__":

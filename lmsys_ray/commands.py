@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -22,20 +23,23 @@ class Stopped(BaseException):
         self.exit_code = 128 + number
 
 
-def run_command(command: Callable[[], None]) -> int:
-    """Runs `command` and returns the exit code 0, or ends the process with one line and another code.
+DONE_WITH_REJECTS = 3
+"""The exit code of a `--strict` run that came to its end with rejects."""
+
+
+def run_command(command: Callable[[], int | None]) -> int:
+    """Runs `command` and returns the exit code that it gives, else 0, or ends the process with one line and a code.
 
     1 failed, 2 wrong usage, 130 stopped by SIGINT (Ctrl-C), 143 by SIGTERM (a spot instance is taken away).
     """
     for number in _STOP_SIGNALS:
         signal.signal(number, _stop)
     try:
-        command()
+        return command() or 0
     except RunError as error:
         _end(f"error: {error}", error.exit_code)
     except Stopped as stopped:
-        _end("stopped; what is done is kept, and the same command goes on from there", stopped.exit_code)
-    return 0
+        _end(f"stopped; what is done is kept, go on with: {shlex.join(sys.orig_argv)}", stopped.exit_code)
 
 
 def _end(line: str, exit_code: int) -> NoReturn:
@@ -60,13 +64,16 @@ def score_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="score.py",
         description="Score conversations: P(A preferred), P(B preferred), P(tie) of each row, blended over members.",
-        epilog="Settings are layered: preset, then config, then flags. Exit codes: 0 done, 1 failed, 2 wrong usage.",
+        epilog="Settings are layered: preset, then config, then flags. Exit codes: 0 done; 1 failed; 2 wrong usage; "
+        "3 done, but with rejects (with --strict); 130 stopped by Ctrl-C; 143 stopped by SIGTERM. "
+        "After 1, 130 and 143 the same command goes on from what is done.",
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file of settings")
     parser.add_argument("--preset", metavar="NAME", help="packaged settings to start from: default, notebook")
     parser.add_argument("--input", metavar="PATH", nargs="+", help="files or globs: .csv .jsonl .parquet, .gz too")
     parser.add_argument("--output", metavar="RUN_DIR", help="run directory; one that exists goes on where it stopped")
     parser.add_argument("--limit", metavar="N", type=int, help="read only the first N rows")
+    parser.add_argument("--strict", action="store_true", help="exit code 3 where any row was rejected")
     parser.add_argument(
         "--set", metavar="key.path=value", action="append", default=[], dest="sets", help="any setting; may be repeated"
     )

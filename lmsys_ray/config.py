@@ -18,7 +18,7 @@ class Strict(BaseModel):
 class LlamaSettings(Strict):
     """A decoder-only transformer with a head of three labels, a LoRA adapter on it or not."""
 
-    CHANGEABLE: ClassVar = {"weight", "replicas", "gpus_per_replica", "batch_tokens"}
+    CHANGEABLE: ClassVar = {"weight", "replicas", "gpus_per_replica", "batch_tokens", "threads"}
     """What may change between two starts of a run: it moves no probability beyond rounding."""
 
     kind: Literal["llama"]
@@ -26,17 +26,23 @@ class LlamaSettings(Strict):
     adapter: str | None = Field(
         None, description="PEFT directory, hub id or packaged name; none where model has the head"
     )
-    quantization: Literal["auto", "none", "int8", "nf4"] = "auto"
+    quantization: Literal["auto", "none", "int8", "nf4", "int8_dynamic", "fp8"] = "auto"
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     text: Literal["json", "notebook"] = Field("json", description="how cells become text")
     template: str = Field("notebook", description="packaged name, or text with {prompt}, {response_a}, {response_b}")
     max_length: int = Field(2048, ge=16, description="tokens a row may have")
     truncation: Literal["right", "balanced"] = "right"
     padding: Literal["none", "longest", "max_length"] = "none"
-    batch_tokens: PositiveInt = Field(4096, description="tokens of a micro-batch, padding included")
+    batch_tokens: PositiveInt | Literal["auto"] = Field(
+        "auto",
+        description="tokens of a micro-batch, padding included; auto: the most, up to a limit, that the GPU holds",
+    )
     swap: bool = Field(False, description="score each row as A/B and as B/A and average the two, at twice the cost")
     replicas: PositiveInt | Literal["auto"] = Field("auto", description="auto: one per GPU, one where there is none")
     gpus_per_replica: float = Field(1, gt=0)
+    threads: PositiveInt | Literal["auto"] = Field(
+        "auto", description="CPU cores of a replica; auto: all, shared out evenly where replicas is a number"
+    )
     weight: float = Field(1.0, ge=0)
 
 
@@ -66,6 +72,15 @@ class Settings(Strict):
     limit: PositiveInt | None = Field(None, description="read only this many rows")
     cells: Literal["auto", "json", "text"] = Field("auto", description="whether cells are JSON lists or plain text")
     on_bad_row: Literal["reject", "fail"] = "reject"
+    max_error_rate: Probability = Field(
+        0.01, description="share of rejects above which a run stops; the first ten never stop it"
+    )
+    max_deaths: PositiveInt = Field(
+        3, description="processes that may die at one shard, then at one row, before it is held to be the cause"
+    )
+    shard_seconds: float = Field(
+        7200, gt=0, description="a process that is at one shard for longer is held to hang and started again"
+    )
     prior: tuple[Probability, Probability, Probability] = Field(
         (0.349, 0.342, 0.309), description="P(a), P(b), P(tie) of a row that cannot be scored"
     )

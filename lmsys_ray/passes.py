@@ -5,29 +5,33 @@ actors that score; an actor writes each shard's scores whole, so that the run di
 conversations themselves never pass through the driver.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import ray.data
 from pydantic import TypeAdapter
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from lmsys_ray.cluster import Resources
 from lmsys_ray.config import LightGBMSettings, LlamaSettings, MemberSettings, Settings
 from lmsys_ray.conversations import CellForm
-from lmsys_ray.errors import RunError
+from lmsys_ray.errors import DamagedError, RunError
+from lmsys_ray.isolation import compute_rows
 from lmsys_ray.members import make_encoder, make_scorer
-from lmsys_ray.readers import read_rows
-from lmsys_ray.run import RunDirectory, write_table
-from lmsys_ray.scores import both_orders, scorable, score_table
+from lmsys_ray.readers import BEGINNING, Start, read_rows
+from lmsys_ray.run import RunDirectory, read_table, write_table
+from lmsys_ray.scores import both_orders, merged, rows_between, scorable, score_table, with_failed
+from lmsys_ray.watchdog import Reporter, Watchdog
 
 _MOST_BLOCKS = 2000
 _ENCODE_CPUS = 0.25
+_READ_BLOCK_BYTES = 16 << 20
 _MEMBER: TypeAdapter[LlamaSettings | LightGBMSettings] = TypeAdapter(MemberSettings)
 
 
@@ -40,56 +44,120 @@ class ScoredShard:
     rows: int
     """Rows scored; those that ingest rejected are none of them."""
     tokens: int
+    reasons: list[str]
+    """Why rows could not be scored, one for each."""
 
 
-def read_files(files: Sequence[str], form: CellForm, limit: int | None) -> Iterator[tuple[str, pa.Table]]:
-    """Yields (file, rows as `lmsys_ray.readers.READ`) of all files in order, the reading done by tasks on the cluster.
+@dataclass(frozen=True)
+class FileRows:
+    """The rows of files, in order, as (file, rows as `lmsys_ray.readers.READ`): each iteration reads them.
 
-    Ray Data bounds what lies between the tasks and the reader of this iterator, so that memory stays flat.
+    Tasks on the cluster do the reading. Ray Data bounds what lies between them and the iteration, so that memory stays
+    flat.
     """
 
-    def read(batch: pa.Table) -> Iterator[pa.Table]:
-        for number, path in zip(batch["number"].to_pylist(), batch["path"].to_pylist(), strict=True):
-            for rows in read_rows(path, form, limit=limit):
-                yield rows.append_column("file", pa.repeat(pa.scalar(number), rows.num_rows))
+    files: Sequence[str]
+    form: CellForm
+    limit: int | None
+    start: Start = BEGINNING
+    """Where the first file begins."""
 
-    items = [{"number": number, "path": path} for number, path in enumerate(files)]
-    dataset: ray.data.Dataset = ray.data.from_items(items, override_num_blocks=len(items))
-    dataset.context.execution_options.preserve_order = True
-    dataset = dataset.map_batches(read, batch_size=1, batch_format="pyarrow", num_cpus=_ENCODE_CPUS)
-    left = limit
-    with _sentences():
-        for block in cast(Iterator[pa.Table], dataset.iter_batches(batch_size=None, batch_format="pyarrow")):
-            for number in pc.unique(block["file"]).to_pylist():
-                rows = block.filter(pc.equal(block["file"], number)).drop_columns("file").slice(0, left)
-                left = None if left is None else left - rows.num_rows
-                if rows.num_rows:
-                    yield files[number], rows
-            if left == 0:
-                return
+    def beginning(self, file: str, start: Start, rows: int) -> "FileRows":
+        """Returns the rows from `start` in `file` on, before which `rows` rows were read in all."""
+        files = self.files[self.files.index(file) :]
+        return FileRows(files, self.form, None if self.limit is None else self.limit - rows, start)
+
+    def __iter__(self) -> Iterator[tuple[str, pa.Table]]:
+        starts = [self.start, *[BEGINNING] * (len(self.files) - 1)]
+        items = [
+            {"number": number, "path": path, "at": start.at, "row": start.row}
+            for number, (path, start) in enumerate(zip(self.files, starts, strict=True))
+        ]
+        dataset: ray.data.Dataset = ray.data.from_items(items, override_num_blocks=len(items))
+        dataset.context.execution_options.preserve_order = True
+        dataset.context.target_max_block_size = _READ_BLOCK_BYTES
+        reading = partial(_read, form=self.form, limit=self.limit)
+        dataset = dataset.map_batches(reading, batch_size=1, batch_format="pyarrow", num_cpus=_ENCODE_CPUS)
+        left = self.limit
+        with _sentences():
+            for block in cast(Iterator[pa.Table], dataset.iter_batches(batch_size=None, batch_format="pyarrow")):
+                numbers = block["file"].to_numpy()
+                ends = [*np.flatnonzero(np.diff(numbers)) + 1, block.num_rows]
+                for first, end in zip([0, *ends[:-1]], ends, strict=True):
+                    rows = block.slice(first, end - first).drop_columns("file").slice(0, left)
+                    left = None if left is None else left - rows.num_rows
+                    if rows.num_rows:
+                        yield self.files[numbers[first]], rows
+                if left == 0:
+                    return
+
+
+def read_files(files: Sequence[str], form: CellForm, limit: int | None) -> FileRows:
+    """Returns the rows of all files in order, `limit` of them at most."""
+    return FileRows(files, form, limit)
+
+
+def _read(batch: pa.Table, form: CellForm, limit: int | None) -> Iterator[pa.Table]:
+    for item in batch.to_pylist():
+        for rows in read_rows(item["path"], form, limit=limit, start=Start(item["at"], item["row"])):
+            yield rows.append_column("file", pa.repeat(pa.scalar(item["number"]), rows.num_rows))
 
 
 def run_pass(
-    run: RunDirectory, settings: Settings, name: str, shards: Sequence[int], cluster: Resources
+    run: RunDirectory, settings: Settings, name: str, shards: Sequence[int], cluster: Resources, watchdog: Watchdog
 ) -> Iterator[ScoredShard]:
     """Scores `shards` with the member `name` and yields each as it is written, in no particular order.
 
-    Raises `RunError` with the sentence of a member that cannot be loaded or cannot score.
+    Ray starts a process again that died and gives it the same shard; `watchdog` counts such deaths, and a row at which
+    processes keep dying is left out. Raises `RunError` with the sentence of a member that cannot be loaded or cannot
+    score, `DamagedError` for a shard that has to be made again.
     """
     if not shards:
         return
-    dataset: ray.data.Dataset = ray.data.from_items(
-        [{"shard": shard} for shard in shards], override_num_blocks=min(len(shards), _MOST_BLOCKS)
-    )
     member = settings.members[name]
-    arguments: dict[str, Any] = {"run": str(run.path), "name": name, "member": member.model_dump_json()}
+    work = _Work(str(run.path), name, member.model_dump_json(), watchdog.ledger, settings.max_deaths)
+    items = [{"shard": shard} for shard in shards]
+    encoding = partial(_encode, work=work, cells=settings.cells)
+    for row in dispatch(items, encoding, _ShardScorer, {"work": work}, _pool(member, cluster)):
+        yield ScoredShard(name, **row)
+
+
+def dispatch(
+    items: Sequence[dict[str, Any]],
+    encode: Callable[[pa.Table], pa.Table],
+    scorer: type,
+    arguments: dict[str, Any],
+    pool: dict[str, Any],
+) -> Iterator[dict[str, Any]]:
+    """Yields what becomes of `items`, in no particular order: each is encoded by a CPU task, then goes to an actor.
+
+    The actors are `scorer(**arguments)`, as many as `pool` says; an item goes to whichever is free.
+    """
     one_shard: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
-    encoding = partial(_encode, **arguments, cells=settings.cells)
-    dataset = dataset.map_batches(encoding, num_cpus=_ENCODE_CPUS, **one_shard)
-    dataset = dataset.map_batches(_ShardScorer, fn_constructor_kwargs=arguments, **one_shard, **_pool(member, cluster))
+    dataset: ray.data.Dataset = ray.data.from_items(list(items), override_num_blocks=min(len(items), _MOST_BLOCKS))
+    dataset = dataset.map_batches(encode, num_cpus=_ENCODE_CPUS, **one_shard)
+    dataset = dataset.map_batches(scorer, fn_constructor_kwargs=arguments, **one_shard, **pool)
     with _sentences():
-        for row in dataset.iter_rows():
-            yield ScoredShard(name, **row)
+        yield from dataset.iter_rows()
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What the workers of a pass need to know."""
+
+    run: str
+    name: str
+    member: str
+    """The member's settings as JSON."""
+    ledger: Any
+    max_deaths: int
+
+    @property
+    def settings(self) -> LlamaSettings | LightGBMSettings:
+        return _MEMBER.validate_json(self.member)
+
+    def reporter(self, step: str) -> Reporter:
+        return Reporter(self.ledger, self.name, step, self.max_deaths)
 
 
 def _pool(settings: LlamaSettings | LightGBMSettings, cluster: Resources) -> dict:
@@ -113,46 +181,78 @@ def _pool(settings: LlamaSettings | LightGBMSettings, cluster: Resources) -> dic
     return {"compute": pool, "num_gpus": settings.gpus_per_replica, "num_cpus": 0}
 
 
-def _encode(batch: pa.Table, run: str, name: str, member: str, cells: CellForm) -> pa.Table:
+def _encode(batch: pa.Table, work: _Work, cells: CellForm) -> pa.Table:
     """Reads and encodes one shard. It travels as one cell, so that no splitting of blocks can cut it in two."""
     shard = batch["shard"][0].as_py()
-    conversations = scorable(pq.read_table(RunDirectory(run).shard(shard)))
-    encoded = _encoder(member, cells)(conversations)
-    return pa.table({"shard": [shard], "encoded": pa.array([_to_bytes(encoded)], pa.large_binary())})
+    conversations = scorable(read_table(RunDirectory(work.run).shard(shard)))
+    encode, orders = _encoder(work.member, cells)
+    parts, failed = compute_rows(
+        conversations.num_rows,
+        lambda start, stop: encode(conversations.slice(start, stop - start)),
+        work.reporter("encode").rows(shard, conversations.num_rows),
+    )
+    encoded = merged(parts or [encode(conversations.slice(0, 0))], orders)
+    cell = pa.array([_to_bytes(encoded)], pa.large_binary())
+    return pa.table({"shard": [shard], "encoded": cell, "failed": [json.dumps(_by_row(conversations, failed))]})
+
+
+def _by_row(rows: pa.Table, failed: Mapping[int, str]) -> dict[int, str]:
+    """Returns the reasons of rows that failed by their number in the run instead of their place in `rows`."""
+    return {rows["row"][place].as_py(): why for place, why in failed.items()}
 
 
 @lru_cache(maxsize=4)
-def _encoder(member: str, cells: CellForm) -> Callable[[pa.Table], pa.Table]:
-    """A worker process keeps its tokenizer from shard to shard."""
+def _encoder(member: str, cells: CellForm) -> tuple[Callable[[pa.Table], pa.Table], int]:
+    """A worker process keeps its tokenizer from shard to shard. The number is that of the orders of A and B."""
     settings = _MEMBER.validate_json(member)
     encode = make_encoder(settings, cells)
-    return (lambda conversations: encode(both_orders(conversations))) if settings.swap else encode
+    return ((lambda rows: encode(both_orders(rows))), 2) if settings.swap else (encode, 1)
 
 
 class _ShardScorer:
     """An actor of the pool: one replica of the member's model."""
 
-    def __init__(self, run: str, name: str, member: str) -> None:
-        self._run = RunDirectory(run)
-        self._name = name
+    def __init__(self, work: _Work) -> None:
+        self._run = RunDirectory(work.run)
+        self._name = work.name
+        self._reporter = work.reporter("score")
         self._failure: RunError | None = None
-        settings = _MEMBER.validate_json(member)
+        settings = work.settings
         self._swap = settings.swap
         try:
-            self._scorer = make_scorer(settings)
+            with work.reporter("load").loading():
+                self._scorer = make_scorer(settings)
         except RunError as error:
             # Raised by the first call instead: an actor that dies in its constructor would be started again and again.
-            self._failure = type(error)(f"members.{name}: {error}")
+            self._failure = type(error)(f"members.{work.name}: {error}")
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         if self._failure:
             raise self._failure
         shard = batch["shard"][0].as_py()
-        encoded = _from_bytes(batch["encoded"][0])
-        table = score_table(encoded, self._scorer.score(encoded), self._swap)
-        write_table(table, self._run.score(self._name, shard))
-        tokens = pc.sum(table["tokens"]).as_py() or 0 if "tokens" in table.column_names else 0
-        return pa.table({"shard": [shard], "rows": [table.num_rows], "tokens": [tokens]})
+        path = self._run.score(self._name, shard)
+        try:
+            scores = read_table(path)  # There where an actor died between writing it and saying so.
+        except DamagedError:
+            encode_failures = {int(row): why for row, why in json.loads(batch["failed"][0].as_py()).items()}
+            scores = self._score(shard, _from_bytes(batch["encoded"][0]), encode_failures)
+            write_table(scores, path)
+        reasons = scores["reason"].drop_null().to_pylist() if "reason" in scores.column_names else []
+        tokens = pc.sum(scores["tokens"]).as_py() or 0 if "tokens" in scores.column_names else 0
+        counts = {"shard": [shard], "rows": [scores.num_rows - len(reasons)], "tokens": [tokens]}
+        return pa.table({**counts, "reasons": pa.array([reasons], pa.list_(pa.string()))})
+
+    def _score(self, shard: int, encoded: pa.Table, encode_failures: dict[int, str]) -> pa.Table:
+        orders = 2 if self._swap else 1
+
+        def compute(start: int, stop: int) -> pa.Table:
+            rows = rows_between(encoded, start, stop, orders)
+            return score_table(rows, self._scorer.score(rows), self._swap)
+
+        count = encoded.num_rows // orders
+        parts, failed = compute_rows(count, compute, self._reporter.rows(shard, count))
+        scores = pa.concat_tables(parts or [score_table(encoded.slice(0, 0), np.empty((0, 3)), self._swap)])
+        return with_failed(scores, encode_failures | _by_row(encoded, failed))
 
 
 def _to_bytes(table: pa.Table) -> bytes:
@@ -180,3 +280,6 @@ class _sentences:
             if isinstance(cause, RunError):
                 raise type(cause)(str(cause)) from None
             cause = getattr(cause, "cause", None) or cause.__cause__
+        if not isinstance(error, RayTaskError):  # Not the traceback of a fault in our own code.
+            reason = str(error).strip().rpartition("\n")[2].strip()
+            raise RunError(f"Ray gave up ({type(error).__name__}: {reason}); start the same command again") from error

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
@@ -10,19 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
 import yaml
 
 from lmsys_ray import __version__
 from lmsys_ray.blend import aligned, blend, normalised, with_prior
 from lmsys_ray.cluster import Resources, ray_cluster
 from lmsys_ray.config import LightGBMSettings, Settings
-from lmsys_ray.errors import RunError
-from lmsys_ray.ingest import Ingested, ingest
+from lmsys_ray.errors import DamagedError, RunError
+from lmsys_ray.identity import check_same_run, identity
+from lmsys_ray.ingest import ingest
+from lmsys_ray.ingest_progress import Ingested
+from lmsys_ray.lock import RunLock
 from lmsys_ray.passes import ScoredShard, read_files, run_pass
 from lmsys_ray.progress import Display
-from lmsys_ray.run import RunDirectory, check_same_run, identity
+from lmsys_ray.rejects import refusal, too_many, unscorable
+from lmsys_ray.run import RunDirectory, ahead, read_table
+from lmsys_ray.scores import failed_set_aside
 from lmsys_ray.submission import write_submission
+from lmsys_ray.watchdog import Watchdog
 
 
 @dataclass
@@ -34,8 +41,17 @@ class Report:
     """Rows that each member scored in this start."""
     tokens: dict[str, int] = field(default_factory=dict)
     """Real tokens that each Llama member scored in this start."""
+    unscorable: list[dict[str, Any]] = field(default_factory=list)
+    """Rows that ingest took and a member could not score, as they stand in the list of rejects."""
+    deaths: Counter[str] = field(default_factory=Counter)
+    """Processes of each member that died in this start, or were ended because they hung."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall-clock seconds of each stage, and of each member's pass; passes run side by side."""
+
+    @property
+    def rejects(self) -> int:
+        """Input rows without a score of their own: those that ingest rejected, and those that could not be scored."""
+        return self.ingested.rejects + len({row["id"] for row in self.unscorable})
 
 
 def score(settings: Settings, display: Display) -> Report:
@@ -44,38 +60,64 @@ def score(settings: Settings, display: Display) -> Report:
     Raises `RunError` with one sentence where the job cannot go on; what was done until then stays, and the same
     command goes on from there.
     """
-    return _Start(settings, display).work()
+    run = RunDirectory(Path(settings.output).absolute())
+    with RunLock(run) as lock:
+        return _Start(settings, display, run, lock).work()
 
 
 class _Start:
     """One start of a run: its settings, its directory, and what the report will say."""
 
-    def __init__(self, settings: Settings, display: Display) -> None:
+    def __init__(self, settings: Settings, display: Display, run: RunDirectory, lock: RunLock) -> None:
         self._settings = settings
         self._display = display
-        self._run = RunDirectory(Path(settings.output).absolute())
+        self._run = run
+        self._lock = lock
         self._report = Report()
+        self._failed: dict[str, Counter[str]] = {}
+        """Why rows failed that each member could not score in this start."""
 
     def work(self) -> Report:
         with self._timed("total"):
             self._say_weights()
             manifest = self._begin()
-            if "ingested" not in manifest or any(self._missing(manifest).values()):
-                with ExitStack() as stack:
-                    with self._timed("start of Ray"):
-                        cluster = stack.enter_context(ray_cluster())
-                    if "ingested" not in manifest:
-                        manifest["ingested"] = self._ingest().as_dict()
-                        self._run.write_manifest(manifest)
-                    self._report.ingested = Ingested(**manifest["ingested"])
-                    self._score(self._missing(manifest), cluster)
-            self._report.ingested = Ingested(**manifest["ingested"])
-            self._check_rejects()
-            with self._timed("join"):
-                self._join()
+            try:
+                self._finish(manifest)
+            except DamagedError as damage:
+                self._mend(manifest, damage)
+                self._finish(manifest)
         manifest["last_start"] = {"seconds": self._report.seconds, "scored": self._report.scored}
         self._run.write_manifest(manifest)
         return self._report
+
+    def _finish(self, manifest: dict[str, Any]) -> None:
+        """Does what is missing, and the join, which takes seconds, in any case."""
+        if "ingested" not in manifest or any(self._missing(manifest).values()):
+            with ExitStack() as stack:
+                with self._timed("start of Ray"):
+                    cluster = stack.enter_context(ray_cluster())
+                if "ingested" not in manifest:
+                    manifest["ingested"] = self._ingest().as_dict()
+                    self._run.write_manifest(manifest)
+                self._report.ingested = Ingested(**manifest["ingested"])
+                self._check_rejects()
+                self._score(self._missing(manifest), cluster)
+        self._report.ingested = Ingested(**manifest["ingested"])
+        self._check_rejects()
+        with self._timed("join"):
+            self._join()
+
+    def _mend(self, manifest: dict[str, Any], damage: DamagedError) -> None:
+        """Takes away what is damaged, so that it is made again: scores by their pass, conversations by ingest."""
+        if not self._run.read_manifest():
+            raise RunError(f"{self._run.path} is gone; put it back and start the same command again") from None
+        self._lock.check()
+        self._display.say(f"{damage}; all shards are checked")
+        damaged = self._run.remove_damaged()
+        if "ingested" in manifest and self._run.missing_conversations(manifest["ingested"]["shards"]):
+            del manifest["ingested"]
+            self._run.write_manifest(manifest)
+        self._display.say(f"{len(damaged)} damaged files are made again")
 
     def _say_weights(self) -> None:
         total = sum(member.weight for member in self._settings.members.values())
@@ -89,6 +131,7 @@ class _Start:
         before = self._run.read_manifest()
         if before:
             check_same_run(before, now, self._run.path)
+        self._run.prepare()
         members = {**before.get("members", {}), **now["members"]}
         manifest = {**before, "lmsys_ray": __version__, "ingest": now["ingest"], "members": members}
         self._run.write_manifest(manifest)
@@ -127,31 +170,39 @@ class _Start:
         llama = [n for n in missing if not isinstance(self._settings.members[n], LightGBMSettings)]
         lines = [line for line in (llama, [n for n in missing if n not in llama]) if line]
         stop = threading.Event()
-        with self._timed("passes"):
+        with self._timed("passes"), Watchdog(self._settings.shard_seconds, self._display.say) as watchdog:
             pool = ThreadPoolExecutor(len(lines))
-            work = [pool.submit(self._run_line, line, missing, cluster, stop) for line in lines]
+            work = [pool.submit(self._run_line, line, missing, cluster, watchdog, stop) for line in lines]
             try:
                 for future in wait(work, return_when=FIRST_EXCEPTION).done:
                     future.result()
+            except DamagedError:
+                stop.set()
+                wait(work)  # What is missing is looked for once more, so that nothing may be under way.
+                raise
             finally:
                 stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
+        self._report.deaths += watchdog.deaths
 
     def _run_line(
-        self, names: list[str], missing: dict[str, list[int]], cluster: Resources, stop: threading.Event
+        self,
+        names: list[str],
+        missing: dict[str, list[int]],
+        cluster: Resources,
+        watchdog: Watchdog,
+        stop: threading.Event,
     ) -> None:
-        for name in names:
-            if missing[name]:
-                self._run_member(name, missing[name], cluster, stop)
-
-    def _run_member(self, name: str, shards: list[int], cluster: Resources, stop: threading.Event) -> None:
-        self._display.start(name, self._rows(shards))
-        started = time.perf_counter()
-        with self._timed(f"pass {name}"):
-            for shard in run_pass(self._run, self._settings, name, shards, cluster):
-                self._count(shard, time.perf_counter() - started)
-                if stop.is_set():
-                    return
+        for name in (name for name in names if missing[name]):
+            self._display.start(name, self._rows(missing[name]))
+            started = time.perf_counter()
+            with self._timed(f"pass {name}"):
+                for shard in run_pass(self._run, self._settings, name, missing[name], cluster, watchdog):
+                    self._lock.check()
+                    self._count(shard, time.perf_counter() - started)
+                    self._check_failed(shard)
+                    if stop.is_set():
+                        return
 
     def _rows(self, shards: list[int]) -> int:
         """Scorable rows of some shards, as far as can be told without opening them."""
@@ -167,31 +218,51 @@ class _Start:
             rate += f", {report.tokens[shard.member] / seconds:,.0f} tokens/s"
         self._display.advance(shard.member, shard.rows, rate)
 
+    def _check_failed(self, shard: ScoredShard) -> None:
+        """Stops a pass whose member fails at more rows than the settings let pass, before it has tried them all."""
+        failed = self._failed.setdefault(shard.member, Counter())
+        failed.update(shard.reasons)
+        rows, share = self._report.ingested.rows, self._settings.max_error_rate
+        if shard.reasons and too_many(failed.total(), rows, share):
+            raise refusal(failed.total(), rows, share, failed, str(self._run.score(shard.member, shard.shard).parent))
+
     def _check_rejects(self) -> None:
-        rejects = self._report.ingested.rejects
+        """Raises `RunError` where there are more rejects than the settings let pass."""
+        rejects, rows = self._report.rejects, self._report.ingested.rows
         if rejects and self._settings.on_bad_row == "fail":
             remedy = "mend them, or go on without them by --set on_bad_row=reject"
             raise RunError(f"{self._run.rejects} lists {rejects} rows that cannot be used; {remedy}")
+        share = self._settings.max_error_rate
+        if too_many(rejects, rows, share):
+            raise refusal(rejects, rows, share, self._run.reject_reasons(), str(self._run.rejects))
 
     def _join(self) -> None:
+        """Writes the submission and names the rows that members could not score."""
+        self._report.unscorable = []
         write_submission(self._run.submission, self._blended(), self._ids(), self._report.ingested.lines)
 
-    def _blended(self) -> Iterator[tuple[list[str], np.ndarray]]:
+    def _blended(self) -> Iterator[tuple[pa.ChunkedArray, np.ndarray]]:
+        """Yields the ids and probabilities [rows, 3] of each shard, then settles the rejects."""
         weights = self._weights()
-        for number in range(self._report.ingested.shards):
-            shard = pq.read_table(self._run.shard(number), columns=["row", "id", "rejected"])
-            members = {}
-            for name in weights:
-                path = self._run.score(name, number)
-                members[name] = aligned(shard, pq.read_table(path), str(path))
-            yield (
-                shard["id"].to_pylist(),
-                with_prior(shard, blend(members, weights, self._settings.temperature), self._settings.prior),
-            )
+        numbers = range(self._report.ingested.shards)
+        for number, (shard, members) in zip(numbers, ahead(self._read_shard, numbers), strict=True):
+            shard, members, failed = failed_set_aside(shard, members)
+            self._report.unscorable += unscorable(shard, failed)
+            probabilities = {
+                n: aligned(shard, scores, str(self._run.score(n, number))) for n, scores in members.items()
+            }
+            blended = blend(probabilities, weights, self._settings.temperature)
+            yield shard["id"], with_prior(shard, blended, self._settings.prior)
+        self._run.write_unscorable(self._report.unscorable)
+        self._check_rejects()
 
-    def _ids(self) -> Iterator[str]:
-        for number in range(self._report.ingested.shards):
-            yield from pq.read_table(self._run.shard(number), columns=["id"])["id"].to_pylist()
+    def _read_shard(self, number: int) -> tuple[pa.Table, dict[str, pa.Table]]:
+        shard = read_table(self._run.shard(number), ["row", "id", "rejected"])
+        return shard, {name: read_table(self._run.score(name, number)) for name in self._weights()}
+
+    def _ids(self) -> Iterator[pa.ChunkedArray]:
+        for shard in ahead(lambda n: read_table(self._run.shard(n), ["id"]), range(self._report.ingested.shards)):
+            yield shard["id"]
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

@@ -1,11 +1,12 @@
 """Writes the submission in the order of the input, and checks it as a grader would before it takes its place."""
 
-import csv
 from collections.abc import Iterable, Iterator
-from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
 
 from lmsys_ray.errors import RunError
 from lmsys_ray.run import written_whole
@@ -13,9 +14,12 @@ from lmsys_ray.run import written_whole
 _REMEDY = "remove the run directory and start the command again"
 HEADER = ["id", "winner_model_a", "winner_model_b", "winner_tie"]
 
+_BLOCK_BYTES = 16 << 20
+"""What is read back at a time; no line is nearly as long."""
+
 
 def write_submission(
-    path: Path, shards: Iterable[tuple[list[str], np.ndarray]], ids: Iterator[str], lines: int
+    path: Path, shards: Iterable[tuple[pa.ChunkedArray, np.ndarray]], ids: Iterator[pa.ChunkedArray], lines: int
 ) -> None:
     """Writes `shards` of (ids, probabilities [rows, 3]) as one CSV.
 
@@ -24,32 +28,74 @@ def write_submission(
     """
     with written_whole(path) as aside:
         with aside.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(HEADER)
+            file.write(",".join(HEADER) + "\n")
             for names, probabilities in shards:
-                writer.writerows(zip(names, *probabilities.T.tolist(), strict=True))
+                file.writelines(_lines(names, probabilities).to_pylist())
         found = verify_submission(aside, ids)
         if found != lines:
             raise RunError(f"{path} would have {found} lines for {lines} ids; a shard is missing, {_REMEDY}")
 
 
-def verify_submission(path: Path, ids: Iterator[str]) -> int:
+def _lines(ids: pa.ChunkedArray, probabilities: np.ndarray) -> pa.ChunkedArray:
+    """Returns lines of CSV; each probability is written with as many digits as bring it back exactly."""
+    a, b, tie = (pc.cast(pa.array(column), pa.string()) for column in probabilities.T)
+    return pc.binary_join_element_wise(_quoted(ids), a, b, pc.binary_join_element_wise(tie, "\n", ""), ",")
+
+
+def _quoted(ids: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Puts quotes around the ids that would otherwise end a cell."""
+    within = pc.binary_join_element_wise('"', pc.replace_substring(ids, '"', '""'), '"', "")
+    return pc.if_else(pc.match_substring_regex(ids, '[",\r\n]'), within, ids)
+
+
+def verify_submission(path: Path, ids: Iterator[pa.ChunkedArray]) -> int:
     """Checks a submission line by line and returns their number.
 
     The rules are those of the competition's grader: exactly these ids, in order, three values within [0, 1] whose sum
     rounds to 1 at 6 decimals. Raises `RunError` for the first line that breaks one.
     """
-    csv.field_size_limit(1 << 28)
-    number = 0
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = csv.reader(file)
-        if next(lines, None) != HEADER:
-            raise RunError(f"{path}: the header is not {','.join(HEADER)}; {_REMEDY}")
-        for number, (line, identity) in enumerate(zip_longest(lines, ids), 1):
-            if line is None or identity is None or line[0] != identity:
-                found = line[0] if line else None
-                raise RunError(f"{path}, line {number + 1}: id {found} where {identity} belongs; {_REMEDY}")
-            values = [float(value) for value in line[1:]]
-            if len(values) != 3 or not all(0 <= value <= 1 for value in values) or round(sum(values), 6) != 1:
-                raise RunError(f"{path}, line {number + 1}: {values} are no probabilities; {_REMEDY}")
+    number, waiting = 0, pa.chunked_array([], pa.string())
+    for batch in _read(path):
+        while len(waiting) < batch.num_rows and (more := next(ids, None)) is not None:
+            waiting = pa.chunked_array([*waiting.chunks, *more.chunks], pa.string())
+        expected, waiting = waiting.slice(0, batch.num_rows), waiting.slice(batch.num_rows)
+        _check_batch(path, number, batch, expected)
+        number += batch.num_rows
+    rest = len(waiting) + sum(len(more) for more in ids)
+    if rest:
+        raise RunError(f"{path} ends {rest} lines before the last id; {_REMEDY}")
     return number
+
+
+def _read(path: Path) -> Iterator[pa.RecordBatch]:
+    types = {"id": pa.string(), **{name: pa.float64() for name in HEADER[1:]}}
+    try:
+        with csv.open_csv(
+            path,
+            csv.ReadOptions(block_size=_BLOCK_BYTES),
+            csv.ParseOptions(newlines_in_values=True),
+            csv.ConvertOptions(column_types=types),
+        ) as lines:
+            if lines.schema.names != HEADER:
+                raise RunError(f"{path}: the header is not {','.join(HEADER)}; {_REMEDY}")
+            yield from lines
+    except pa.ArrowInvalid as error:
+        raise RunError(f"{path} is no submission ({str(error).partition(chr(10))[0]}); {_REMEDY}") from None
+
+
+def _check_batch(path: Path, before: int, batch: pa.RecordBatch, expected: pa.ChunkedArray) -> None:
+    """Compares a batch, which follows `before` other lines, with the ids that it should have."""
+    found = batch["id"].slice(0, len(expected))
+    wrong_id = pc.index(pc.equal(found, expected.combine_chunks()), False).as_py()
+    if wrong_id < 0 and len(expected) < batch.num_rows:
+        wrong_id = len(expected)
+    if wrong_id >= 0:
+        wanted = expected[wrong_id] if wrong_id < len(expected) else None
+        raise RunError(
+            f"{path}, line {before + wrong_id + 2}: id {batch['id'][wrong_id]} where {wanted} belongs; {_REMEDY}"
+        )
+    values = np.column_stack([batch[name].to_numpy(zero_copy_only=False) for name in HEADER[1:]])
+    good = ((values >= 0) & (values <= 1)).all(axis=1) & (np.round(values.sum(axis=1), 6) == 1)
+    if not good.all():
+        bad = int(np.argmin(good))
+        raise RunError(f"{path}, line {before + bad + 2}: {values[bad].tolist()} are no probabilities; {_REMEDY}")

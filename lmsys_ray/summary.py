@@ -1,21 +1,30 @@
 """The last lines of a run: what became of every row, how fast, and where the files lie."""
 
 from lmsys_ray.config import Settings
+from lmsys_ray.rejects import kinds
 from lmsys_ray.run import RunDirectory
 from lmsys_ray.scoring import Report
+
+_REASONS = 5
+"""Of the reasons for rejects, how many are shown: the most frequent."""
 
 
 def summary(report: Report, settings: Settings, run: RunDirectory) -> list[str]:
     """Returns the lines that close a run."""
     counts, seconds = report.ingested, report.seconds
+    unscorable = len({row["id"] for row in report.unscorable})
+    prior = counts.unscored + unscorable
     lines = [
-        f"rows: {counts.rows:,} read, {counts.lines - counts.unscored:,} scored, {counts.rejects:,} rejected",
-        f"submission: {counts.lines:,} lines, {counts.unscored:,} of them the class prior",
+        f"rows: {counts.rows:,} read, {counts.lines - prior:,} scored, {report.rejects:,} rejected",
+        f"submission: {counts.lines:,} lines, {prior:,} of them the class prior",
     ]
-    for name in settings.members:
-        lines.append(_pass_line(name, report))
+    if report.rejects:
+        shown = kinds(run.reject_reasons()).most_common(_REASONS)
+        lines += [f"rejects: {count:,} of the kind: {kind}" for kind, count in shown]
+    lines += [_pass_line(name, report) for name in settings.members]
+    lines += [f"{name}: {count} processes died or hung and were started again" for name, count in report.deaths.items()]
     lines.append("seconds: " + ", ".join(f"{stage} {value:,.1f}" for stage, value in seconds.items()))
-    if counts.rejects:
+    if report.rejects:
         lines.append(f"rejects and their reasons: {run.rejects}")
     lines.append(f"submission: {run.submission}")
     lines.append(f"members' own probabilities: {run.path / 'scores'}")

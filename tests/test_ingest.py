@@ -7,15 +7,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmsys_ray import ingest as ingest_module
 from lmsys_ray.conversations import CELLS
 from lmsys_ray.errors import RunError
-from lmsys_ray.ingest import Ingested, SeenIds, ingest
+from lmsys_ray.ingest import Ingested, ingest
 from lmsys_ray.readers import READ
 from lmsys_ray.run import RunDirectory
+from lmsys_ray.seen_ids import SeenIds
 
 
 def batches(ids: list[str | None], bad: set[int] = frozenset(), size: int = 3) -> Iterator[tuple[str, pa.Table]]:
@@ -80,7 +81,7 @@ def test_fail_stops_at_the_first_reject_and_names_it(tmp_path: Path) -> None:
 
 
 def test_huge_texts_make_shards_of_fewer_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest_module, "_SHARD_BYTES", 200)
+    monkeypatch.setattr(ingest_module, "_SHARD_BYTES", 50)
     counts, run = ingested(tmp_path, [str(i) for i in range(40)], frozenset(), 1, shard_rows=1000)
     assert counts.shards > 5
     assert [row["row"] for shard in shard_rows(run, counts.shards) for row in shard] == list(range(40))
@@ -92,10 +93,20 @@ def test_no_rows_make_no_shards(tmp_path: Path) -> None:
     assert run.rejects.read_text() == ""
 
 
-@given(st.lists(st.lists(st.sampled_from([str(i) for i in range(30)] + ["007", "7", "é", " 7"]), max_size=12)))
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.lists(
+            st.sampled_from(
+                [*map(str, range(30)), "007", "é", "a", "a\0", *("x" * n for n in (14, 15, 16, 40)), "x" * 15 + "y"]
+            ),
+            max_size=12,
+        )
+    )
+)
 def test_seen_ids_agree_with_a_set(parts: list[list[str]]) -> None:
     seen, known = SeenIds(), set()
     for part in parts:
         expected = [identity not in known and identity not in part[:place] for place, identity in enumerate(part)]
         known.update(part)
-        assert seen.first_seen(part).tolist() == expected
+        assert seen.first_seen(pa.array(part, pa.string())).tolist() == expected

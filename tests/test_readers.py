@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmsys_ray.errors import RunError, UsageError
@@ -202,6 +202,7 @@ def test_inputs_are_expanded_in_order(tmp_path: Path) -> None:
 CELL = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(CELL, CELL, CELL), min_size=1, max_size=8))
 def test_any_csv_that_pythons_writer_makes_comes_back(tmp_path_factory: pytest.TempPathFactory, cells: list) -> None:
     records = [dict(zip(RECORDS[0], (f"id {i}", *row), strict=True)) for i, row in enumerate(cells)]
@@ -211,6 +212,7 @@ def test_any_csv_that_pythons_writer_makes_comes_back(tmp_path_factory: pytest.T
     assert [{key: row[key] for key in records[0]} for row in found] == records
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_after_a_header_are_accounted_for(tmp_path_factory: pytest.TempPathFactory, noise: bytes) -> None:
     last = b'\n"\n9,a,b,c\n' if noise.count(b'"') % 2 else b"\n9,a,b,c\n"

@@ -1,12 +1,17 @@
 """The run directory: what a run is made from, and which of its shards are missing."""
 
+import json
+import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lmsys_ray.config import Settings
-from lmsys_ray.errors import RunError
-from lmsys_ray.run import RunDirectory, check_same_run, identity, written_whole
+from lmsys_ray.errors import DamagedError, RunError
+from lmsys_ray.identity import check_same_run, identity
+from lmsys_ray.run import RunDirectory, read_table, write_table, written_whole
 
 
 def settings(folder: Path, **member: object) -> Settings:
@@ -48,10 +53,80 @@ def test_another_model_under_the_same_path_is_noticed(tmp_path: Path) -> None:
 def test_missing_shards_are_those_without_a_whole_file(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     assert run.missing("llama", 3) == [0, 1, 2]
-    run.score("llama", 1).parent.mkdir(parents=True)
-    run.score("llama", 1).write_bytes(b"")
-    (run.score("llama", 2).parent / ".00002.parquet.1a2b.tmp").write_bytes(b"")
+    run.prepare()
+    write_table(TABLE, run.score("llama", 1))
+    half = run.score("llama", 2).parent / ".00002.parquet.1a2b.tmp"
+    half.write_bytes(b"PAR1")
     assert run.missing("llama", 3) == [0, 2]
+    run.prepare()
+    assert not half.exists()
+
+
+TABLE = pa.table({"row": [7, 8], "id": ["sha256:", "b"], "a": [0.25, 0.5]})
+
+
+def test_table_comes_back_and_any_reader_can_read_it(tmp_path: Path) -> None:
+    write_table(TABLE, tmp_path / "t.parquet")
+    assert read_table(tmp_path / "t.parquet") == TABLE
+    assert read_table(tmp_path / "t.parquet", ["id"]) == TABLE.select(["id"])
+    assert pq.read_table(tmp_path / "t.parquet").to_pydict() == TABLE.to_pydict()
+
+
+def test_every_single_damage_is_recognised(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    write_table(TABLE, path)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        for damaged in (whole[:place], whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :]):
+            path.write_bytes(damaged)
+            with pytest.raises(DamagedError, match=r"t\.parquet is damaged \(its checksum"):
+                read_table(path)
+    path.unlink()
+    with pytest.raises(DamagedError, match="is gone"):
+        read_table(path)
+
+
+def test_damaged_files_are_removed(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.prepare()
+    paths = [run.shard(0), run.shard(1), run.score("m", 0), run.score("m", 1)]
+    for path in paths:
+        write_table(TABLE, path)
+    for path in paths[1:3]:
+        path.write_bytes(path.read_bytes()[:-1])
+    assert run.remove_damaged() == paths[1:3]
+    assert run.missing_conversations(2) == [1]
+    assert run.missing("m", 2) == [0]
+
+
+def test_scores_of_a_removed_run_directory_are_not_written(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    run.prepare()
+    shutil.rmtree(run.path)
+    with pytest.raises(RunError, match=r"00000\.parquet cannot be written \(No such file or directory\); mend that"):
+        write_table(TABLE, run.score("m", 0))
+    assert not run.path.exists()
+
+
+def test_shards_that_nobody_vouches_for_are_refused(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    assert run.read_manifest() == {}
+    run.prepare()
+    write_table(TABLE, run.shard(0))
+    with pytest.raises(RunError, match=r"holds shards but no manifest\.json"):
+        run.read_manifest()
+
+
+def test_unscorable_rows_are_named_once_however_often_the_run_is_joined(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    ingested = json.dumps({"file": "f", "row": 1, "id": "x", "reason": "prompt is missing"}) + "\n"
+    run.rejects.write_text(ingested)
+    failed = [{"file": None, "row": None, "id": "y", "reason": "too long", "member": "m"}]
+    for _ in range(2):
+        run.write_unscorable(failed)
+        assert run.reject_reasons() == {"prompt is missing": 1, "too long": 1}
+    run.write_unscorable([])
+    assert run.rejects.read_text() == ingested
 
 
 def test_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

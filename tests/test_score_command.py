@@ -1,6 +1,7 @@
 """`jobs/score.py` as a user runs it: one line and an exit code for a mistake, and a stop that keeps what is done."""
 
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -50,8 +51,10 @@ def test_mistake_is_one_line_and_starts_nothing(
 def test_help_names_every_flag(tmp_path: Path) -> None:
     done = run("--help", folder=tmp_path)
     assert done.returncode == 0
-    for flag in ("--config", "--preset", "--input", "--output", "--limit", "--set"):
+    for flag in ("--config", "--preset", "--input", "--output", "--limit", "--set", "--strict"):
         assert flag in done.stdout
+    for code in ("0 done", "1 failed", "2 wrong usage", "3 done, but with rejects", "130 stopped", "143 stopped"):
+        assert code in " ".join(done.stdout.split())
 
 
 @pytest.mark.slow
@@ -70,7 +73,7 @@ def test_stop_keeps_what_is_done_and_the_same_command_goes_on(
     process.send_signal(sent)
     _, said = process.communicate(timeout=30)
     assert process.returncode == code
-    assert said == "stopped; what is done is kept, and the same command goes on from there\n"
+    assert said == f"stopped; what is done is kept, go on with: {shlex.join([*COMMAND, *arguments])}\n"
     done = len(list(scores.glob("*.parquet")))
     assert 0 < done < 40
 

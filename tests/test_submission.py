@@ -5,10 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from lmsys_ray.errors import RunError
 from lmsys_ray.submission import HEADER, verify_submission, write_submission
+
+
+def column(ids: list[str]) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.array(ids, pa.string())])
+
 
 IDS = [str(2**63 - 1), "007", 'with "quotes", commas', "é", "-5"]
 PROBABILITIES = np.random.default_rng(0).dirichlet([1, 1, 1], len(IDS))
@@ -16,8 +22,8 @@ PROBABILITIES = np.random.default_rng(0).dirichlet([1, 1, 1], len(IDS))
 
 def test_ids_and_probabilities_come_back_exactly(tmp_path: Path) -> None:
     path = tmp_path / "submission.csv"
-    shards = [(IDS[:2], PROBABILITIES[:2]), (IDS[2:], PROBABILITIES[2:])]
-    write_submission(path, shards, iter(IDS), len(IDS))
+    shards = [(column(IDS[:2]), PROBABILITIES[:2]), (column(IDS[2:]), PROBABILITIES[2:])]
+    write_submission(path, shards, iter([column(IDS[:4]), column(IDS[4:])]), len(IDS))
     with path.open(encoding="utf-8", newline="") as file:
         header, *lines = csv.reader(file)
     assert header == HEADER
@@ -33,7 +39,7 @@ def test_wrong_ids_leave_the_old_submission_in_place(tmp_path: Path, ids: list[s
     path = tmp_path / "submission.csv"
     path.write_text("old")
     with pytest.raises(RunError):
-        write_submission(path, [(IDS, PROBABILITIES)], iter(ids), count)
+        write_submission(path, [(column(IDS), PROBABILITIES)], iter([column(ids)]), count)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -41,7 +47,7 @@ def test_wrong_ids_leave_the_old_submission_in_place(tmp_path: Path, ids: list[s
 @pytest.mark.parametrize("row", [[0.5, 0.5, 0.5], [1.2, -0.1, -0.1], [np.nan, 0.5, 0.5], [0.3, 0.3, 0.39999]])
 def test_values_that_a_grader_refuses_are_refused(tmp_path: Path, row: list[float]) -> None:
     with pytest.raises(RunError, match="are no probabilities"):
-        write_submission(tmp_path / "s.csv", [(["1"], np.array([row]))], iter(["1"]), 1)
+        write_submission(tmp_path / "s.csv", [(column(["1"]), np.array([row]))], iter([column(["1"])]), 1)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +55,7 @@ def test_values_that_a_grader_refuses_are_refused(tmp_path: Path, row: list[floa
 )
 def test_damaged_file_is_refused(tmp_path: Path, damage: Callable[[str], str]) -> None:
     path = tmp_path / "submission.csv"
-    write_submission(path, [(IDS, PROBABILITIES)], iter(IDS), len(IDS))
+    write_submission(path, [(column(IDS), PROBABILITIES)], iter([column(IDS)]), len(IDS))
     path.write_text(damage(path.read_text()))
     with pytest.raises(RunError):
-        verify_submission(path, iter(IDS))
+        verify_submission(path, iter([column(IDS)]))

@@ -1,12 +1,11 @@
 """Joins a run's scores with labels, by id, shard by shard."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import yaml
 
 from lmsys_ray import CLASSES
@@ -17,7 +16,8 @@ from lmsys_ray.errors import RunError, UsageError
 from lmsys_ray.evaluation.labels import Labels
 from lmsys_ray.evaluation.scripts import script_of
 from lmsys_ray.layers import checked
-from lmsys_ray.run import RunDirectory
+from lmsys_ray.run import RunDirectory, read_table
+from lmsys_ray.scores import failed_set_aside
 from lmsys_ray.training.folds import prompt_groups
 
 
@@ -92,8 +92,12 @@ def join(run: RunDirectory, settings: Settings, labels: Labels) -> Joined:
     names = scored_members(run, settings)
     scored, rejected, rows = [], [], 0
     for number in range(run.read_manifest()["ingested"]["shards"]):
-        shard = pq.read_table(run.shard(number), columns=["row", "id", "prompt", "rejected"])
-        scored.append(_scored_rows(shard, run, number, names, labels, settings.cells))
+        shard = read_table(run.shard(number), ["row", "id", "prompt", "rejected"])
+        scores = {name: read_table(run.score(name, number)) for name in names}
+        shard, scores, _ = failed_set_aside(shard, scores)
+        for name in names:
+            aligned(shard, scores[name], str(run.score(name, number)))
+        scored.append(_scored_rows(shard, scores, labels, settings.cells))
         rejected.append(_places(shard.filter(shard["rejected"]), labels).drop_null())
         rows += shard.num_rows
     table = pa.concat_tables(scored)
@@ -123,9 +127,7 @@ def join(run: RunDirectory, settings: Settings, labels: Labels) -> Joined:
     )
 
 
-def _scored_rows(
-    shard: pa.Table, run: RunDirectory, number: int, names: Sequence[str], labels: Labels, cells: CellForm
-) -> pa.Table:
+def _scored_rows(shard: pa.Table, members: Mapping[str, pa.Table], labels: Labels, cells: CellForm) -> pa.Table:
     """Returns the labelled rows of a shard that were scored: place in the labels, prompt, script, members' scores."""
     scorable = shard.filter(pc.invert(shard["rejected"]))
     places = _places(scorable, labels)
@@ -136,10 +138,7 @@ def _scored_rows(
         "prompt": pa.array(prompts, pa.large_string()),
         "script": pa.array([script_of(" ".join(decode_cell(prompt, cells))) for prompt in prompts], pa.string()),
     }
-    for name in names:
-        path = run.score(name, number)
-        scores = pq.read_table(path)
-        aligned(shard, scores, str(path))
+    for name, scores in members.items():
         for column in scores.drop_columns("row").column_names:
             columns[_column(name, column)] = scores[column].filter(labelled)
     return pa.table(columns)

@@ -47,29 +47,46 @@ class _Lines:
 
     def give_back_all_but_first(self) -> None:
         self._returned.extendleft(reversed(self.record[1:]))
+        del self.record[1:]
 
 
-def csv_records(lines: Iterable[str]) -> Iterator[list[str] | BrokenRecord]:
-    """Yields each record as its cells, or what is known of the line that begins none.
+class CsvRecords:
+    """Iterates over the records of `lines`: each as its cells, or what is known of the line that begins none.
 
     Blank lines are passed over.
     """
-    csv.field_size_limit(LARGEST_CELL)
-    source = _Lines(lines)
-    reader = csv.reader(source, strict=True)
-    while True:
-        source.record.clear()
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            source.give_back_all_but_first()
-            reader = csv.reader(source, strict=True)
-            yield BrokenRecord(_reason(str(error)), source.record[0].split(",", 1)[0])
-            continue
-        if cells:
-            yield cells
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        csv.field_size_limit(LARGEST_CELL)
+        self._source = _Lines(lines)
+        self._reader = csv.reader(self._source, strict=True)
+        self.bytes_taken = 0
+        """UTF-8 bytes of the lines that the records so far stood in."""
+
+    def __iter__(self) -> Iterator[list[str] | BrokenRecord]:
+        return self
+
+    def __next__(self) -> list[str] | BrokenRecord:
+        while True:
+            self._source.record.clear()
+            try:
+                record: list[str] | BrokenRecord = next(self._reader)
+            except csv.Error as error:
+                self._source.give_back_all_but_first()
+                self._reader = csv.reader(self._source, strict=True)
+                record = BrokenRecord(_reason(str(error)), self._source.record[0].split(",", 1)[0])
+            self.bytes_taken += sum(_utf8_bytes(line) for line in self._source.record)
+            if record:
+                return record
+
+
+def csv_records(lines: Iterable[str]) -> Iterator[list[str] | BrokenRecord]:
+    """Yields the records of `lines` as `CsvRecords` does, for those who need not know where they stand."""
+    return CsvRecords(lines)
+
+
+def _utf8_bytes(line: str) -> int:
+    return len(line) if line.isascii() else len(line.encode("utf-8", "surrogateescape"))
 
 
 def _reason(message: str) -> str:

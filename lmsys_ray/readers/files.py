@@ -2,7 +2,7 @@
 
 import glob
 import gzip
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -72,3 +72,11 @@ def open_bytes(path: str) -> BinaryIO:
     if head[:2] in _UTF16_MARKS:
         raise UsageError(f"input: {path} is UTF-16; convert it to UTF-8, for example with iconv -f UTF-16 -t UTF-8")
     return cast(BinaryIO, gzip.open(path, "rb")) if zipped else open(path, "rb")
+
+
+def missing_columns(path: str, columns: Sequence[str], found: Sequence[str]) -> UsageError:
+    """Returns the error of a file that has the columns `found` and not all of `columns`."""
+    missing = [name for name in columns if name not in found]
+    shown = ", ".join(found[:12])
+    hint = "; is its delimiter a comma?" if len(found) == 1 else ""
+    return UsageError(f"input: {path} has no column {', '.join(missing)}; it has {shown}{hint}")

@@ -107,7 +107,7 @@ def test_a_submitted_job_is_stopped_goes_on_and_tells_how_far_it_is(head: dict[s
     wait_for(lambda: len(scored(config)) >= 3, 180, logs)
     assert "RUNNING" in ray_job(head, "status", "first").stdout
     assert ray_job(head, "stop", "first").returncode == 0
-    assert "STOPPED" in ray_job(head, "status", "first").stdout
+    assert "was stopped" in ray_job(head, "status", "first").stdout
     kept = scored(config)
     assert 3 <= len(kept) < ROWS // SHARD_ROWS
     assert not (config.parent / "out" / "submission.csv").exists()

@@ -11,9 +11,10 @@ import yaml
 
 from lmsys_ray.config import Settings
 from lmsys_ray.evaluation.labels import COLUMNS
+from lmsys_ray.identity import identity
 from lmsys_ray.ingest import ingest
 from lmsys_ray.readers import read_rows
-from lmsys_ray.run import RunDirectory, identity, write_table
+from lmsys_ray.run import RunDirectory, write_table
 from lmsys_ray.scores import scorable, score_table
 
 SHARD_ROWS = 64
@@ -82,6 +83,7 @@ def make_run(
         }
     )
     run = RunDirectory(settings.output)
+    run.prepare()
     batches = ((path, table) for path in settings.input for table in read_rows(path))
     counts = ingest(batches, run, SHARD_ROWS, fail_on_reject=False, on_rows=lambda rows: None)
     run.write_manifest({**identity(settings), "ingested": counts.as_dict()})

@@ -1,0 +1,78 @@
+"""What a run is made from: two starts belong to one run where this is the same."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from lmsys_ray.config import Settings
+from lmsys_ray.errors import RunError
+from lmsys_ray.readers import expand_inputs
+from lmsys_ray.resources import locate
+
+_HASHED_WHOLE = 256 << 20
+"""Bytes up to which a file's whole content is its identity; of larger ones size, date and both ends are."""
+
+_NOTES = {".md", ".png", ".csv", ".jsonl", ".lock"}
+"""Endings of what lies beside a model and is no part of it: cards, pictures, figures."""
+
+
+def identity(settings: Settings) -> dict[str, Any]:
+    """Returns what the rows and scores of a run depend on: the input's content, the settings of ingest, each member."""
+    files = [{"path": path, **_content(Path(path))} for path in expand_inputs(settings.input)]
+    ingest = {"input": files, **settings.model_dump(mode="json", include={"shard_rows", "limit", "cells"})}
+    return {"ingest": ingest, "members": {name: _member_identity(m) for name, m in settings.members.items()}}
+
+
+def _member_identity(member: Any) -> dict[str, Any]:
+    values = member.model_dump(mode="json", exclude=member.CHANGEABLE)
+    for key in ("model", "adapter", "artifacts"):
+        path = Path(locate(values.get(key) or ""))
+        if values.get(key) and path.exists():
+            values[f"{key}_content"] = _content(path)["digest"]
+    return values
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """Returns the size in bytes and a digest of a file, or of the files below a directory that a model consists of."""
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and p.suffix not in _NOTES)
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.relative_to(path)}\0".encode())
+        digest.update(_file_digest(file))
+    return {"bytes": sum(file.stat().st_size for file in files), "digest": digest.hexdigest()[:16]}
+
+
+def _file_digest(file: Path) -> bytes:
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        if size <= _HASHED_WHOLE:
+            return hashlib.file_digest(stream, "sha256").digest()
+        digest = hashlib.sha256(f"{size} {file.stat().st_mtime_ns}".encode())
+        digest.update(stream.read(1 << 20))
+        stream.seek(-(1 << 20), os.SEEK_END)
+        digest.update(stream.read())
+        return digest.digest()
+
+
+def check_same_run(before: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+    """Raises `RunError` naming the first thing in which a run directory's identity differs from the present settings.
+
+    A member that was added or left out is no difference: it is scored, or not blended.
+    """
+    members = {name: values for name, values in now["members"].items() if name in before["members"]}
+    pairs = [("", before["ingest"], now["ingest"])]
+    pairs += [(f"members.{name}.", before["members"][name], values) for name, values in members.items()]
+    for prefix, old, new in pairs:
+        for key in [*old, *(key for key in new if key not in old)]:
+            if old.get(key) != new.get(key):
+                raise RunError(
+                    f"{path} was made with {prefix}{key} = {_brief(old.get(key))}, now it is {_brief(new.get(key))}; "
+                    "go on with the old settings or choose another --output"
+                )
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 160 else text[:157] + "..."

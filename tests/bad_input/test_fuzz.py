@@ -1,0 +1,158 @@
+"""Any text at all, read in every way there is: the fast ways, the careful ones and a plain reference agree."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lmsys_ray.conversations import BadCellError, decode_cell
+from lmsys_ray.readers import BEGINNING, Start, csv_blocks, read_rows, windows
+from tests.bad_input import reference
+from tests.bad_input.outcomes import Row
+
+HEADER = b"id,prompt,response_a,response_b\n"
+
+# Text in which the marks of CSV and JSON are frequent, with whole records among it.
+PIECES = st.sampled_from(
+    [
+        *(
+            b'"',
+            b'""',
+            b",",
+            b"\n",
+            b"\r\n",
+            b"\r",
+            b" ",
+            b"[",
+            b"]",
+            b'[""',
+            b'""]',
+            b'"[""x""]"',
+            b"null",
+            b"\\",
+            b"\\n",
+        ),
+        *(b"\\u12e9", b"\\ud83d", b"1", b"id7", b"{", b":", b"-2.5", b"true", b"\xc3\xa9", b"\xff", b"\xed\xa0\xbd"),
+        *(b"\x00", b"\xef\xbb\xbf", b"\xe2\x80\x83", b"\xc2\x85", b"\x0b", b"\x1c"),
+        *(b"2,a,b,c\n", b'3,"[""y""]","a\nb","c,d"\n'),
+    ]
+)
+TEXT = st.one_of(st.lists(PIECES, max_size=40).map(b"".join), st.binary(max_size=60))
+CELL = st.one_of(
+    st.lists(PIECES, max_size=12).map(lambda pieces: b"".join(pieces).decode("utf-8", "replace").replace('""', '"')),
+    st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), st.lists, max_leaves=6).map(
+        json.dumps
+    ),
+    st.text(max_size=20),
+)
+FORM = st.sampled_from(["auto", "json", "text"])
+FEW = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = settings(FEW, max_examples=10_000)
+
+
+def found(path: Path, start: Start = BEGINNING) -> list[tuple[Row, list[str] | None]]:
+    rows = [row for table in read_rows(str(path), start=start) for row in table.to_pylist()]
+    assert [row["number"] for row in rows] == list(range(start.row, start.row + len(rows)))
+    cells = [[row["prompt"], row["response_a"], row["response_b"]] for row in rows]
+    assert all((row["reason"] is None) == (None not in texts) for row, texts in zip(rows, cells, strict=True))
+    return [
+        (Row(row["id"], row["reason"]), None if row["reason"] else texts)
+        for row, texts in zip(rows, cells, strict=True)
+    ]
+
+
+def agrees_with_the_reference(path: Path, text: bytes) -> None:
+    path.write_bytes(HEADER + text)
+    read, expected = found(path), reference.rows_of(text)
+    # The reference leaves the wording of a cell's fault to the decoder and tells its column alone.
+    shown = [
+        (Row(row.id, told.reason if told.reason and (row.reason or "").startswith(told.reason) else row.reason), cells)
+        for (row, cells), (told, _) in zip(read, expected, strict=True)
+    ]
+    assert shown == expected
+
+
+def agrees_however_it_is_cut(path: Path, text: bytes, block: int, careful: int) -> None:
+    """Small blocks make every record a boundary of some kind; a row is reached from its own start as from the first."""
+    path.write_bytes(HEADER + text)
+    expected = found(path)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (windows, csv_blocks):
+            patch.setattr(module, "BLOCK", block)
+        patch.setattr(csv_blocks, "_CAREFUL_BYTES", careful)
+        assert found(path) == expected
+        tables = list(read_rows(str(path)))
+        for table in tables[:: len(tables) // 4 + 1]:
+            row = table.slice(table.num_rows - 1).to_pylist()[0]
+            start = Start(row["start_at"], row["start_row"])
+            assert found(path, start) == expected[start.row - 1 :]
+
+
+def fast_and_careful_ways_accept_the_same_cells(path: Path, cell: str, form: str) -> None:
+    """The vectorised patterns, the decoder and the reference."""
+    cell = cell.encode("utf-8", "replace").decode()
+    path.write_text(json.dumps({"id": 1, "prompt": cell, "response_a": '["a"]', "response_b": "[]"}) + "\n")
+    row = next(read_rows(str(path), form)).to_pylist()[0]
+    try:
+        decode_cell(cell, form)
+        reason = None
+    except BadCellError as error:
+        reason = f"prompt {error}"
+    assert row["reason"] == reason
+    assert reference.decodes(cell, form) == (reason is None)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("fuzz") / "in"
+
+
+@pytest.fixture(scope="module")
+def csv_path(path: Path) -> Path:
+    return path.with_suffix(".csv")
+
+
+@pytest.fixture(scope="module")
+def json_path(path: Path) -> Path:
+    return path.with_suffix(".jsonl")
+
+
+@FEW
+@given(TEXT)
+def test_csv_agrees_with_the_reference(csv_path: Path, text: bytes) -> None:
+    agrees_with_the_reference(csv_path, text)
+
+
+@FEW
+@given(TEXT, st.integers(1, 40), st.integers(1, 30))
+def test_csv_does_not_depend_on_blocks(csv_path: Path, text: bytes, block: int, careful: int) -> None:
+    agrees_however_it_is_cut(csv_path, text, block, careful)
+
+
+@FEW
+@given(CELL, FORM)
+def test_cells_agree_with_the_decoder(json_path: Path, cell: str, form: str) -> None:
+    fast_and_careful_ways_accept_the_same_cells(json_path, cell, form)
+
+
+@pytest.mark.slow
+@MANY
+@given(TEXT)
+def test_csv_agrees_with_the_reference_at_length(csv_path: Path, text: bytes) -> None:
+    agrees_with_the_reference(csv_path, text)
+
+
+@pytest.mark.slow
+@MANY
+@given(TEXT, st.integers(1, 40), st.integers(1, 30))
+def test_csv_does_not_depend_on_blocks_at_length(csv_path: Path, text: bytes, block: int, careful: int) -> None:
+    agrees_however_it_is_cut(csv_path, text, block, careful)
+
+
+@pytest.mark.slow
+@MANY
+@given(CELL, FORM)
+def test_cells_agree_with_the_decoder_at_length(json_path: Path, cell: str, form: str) -> None:
+    fast_and_careful_ways_accept_the_same_cells(json_path, cell, form)

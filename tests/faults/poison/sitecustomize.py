@@ -1,0 +1,46 @@
+"""Put on PYTHONPATH by tests: in Ray's workers, members meet rows that end their process.
+
+Python imports this module at its start; the package itself knows nothing of it. A prompt that holds `KILLS-SCORE` or
+`KILLS-ENCODE` ends the process at that step as the kernel does when memory is short; `HANGS-ONCE` stops all threads of
+the first process that scores it.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+if any(argument.endswith("default_worker.py") for argument in sys.orig_argv):
+    from lmsys_ray import members
+
+    make_scorer, make_encoder = members.make_scorer, members.make_encoder
+
+    def die_at(word, rows):  # type: ignore[no-untyped-def]
+        if word in " ".join(rows["prompt"].to_pylist()):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def make_poisoned_encoder(settings, cells):  # type: ignore[no-untyped-def]
+        encode = make_encoder(settings, cells)
+
+        def poisoned(rows):  # type: ignore[no-untyped-def]
+            die_at("KILLS-ENCODE", rows)
+            return encode(rows)
+
+        return poisoned
+
+    def make_poisoned_scorer(settings):  # type: ignore[no-untyped-def]
+        scorer = make_scorer(settings)
+        score = scorer.score
+
+        def poisoned(rows):  # type: ignore[no-untyped-def]
+            die_at("KILLS-SCORE", rows)
+            flag = Path(os.environ["HANG_FLAG"])
+            if "HANGS-ONCE" in " ".join(rows["prompt"].to_pylist()) and not flag.exists():
+                flag.touch()
+                os.kill(os.getpid(), signal.SIGSTOP)
+            return score(rows)
+
+        scorer.score = poisoned
+        return scorer
+
+    members.make_scorer, members.make_encoder = make_poisoned_scorer, make_poisoned_encoder
