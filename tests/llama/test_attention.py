@@ -60,7 +60,7 @@ def random_rows(lengths: list[int]) -> list[torch.Tensor]:
 @torch.inference_mode()
 def run_packed(backbone: PreTrainedModel, rows: list[torch.Tensor]) -> torch.Tensor:
     layout = attention.layout([len(row) for row in rows], CPU)
-    return backbone(torch.cat(rows)[None], use_cache=False, **layout).last_hidden_state[0]
+    return backbone(torch.cat(rows)[None], use_cache=False, **layout.keywords()).last_hidden_state[0]
 
 
 @settings(max_examples=25)
@@ -94,16 +94,15 @@ def test_changing_one_row_changes_no_other(
 @given(LENGTHS)
 def test_layout_restarts_positions_and_accumulates_lengths(lengths: list[int]) -> None:
     made = attention.layout(lengths, CPU)
-    assert made["position_ids"][0].tolist() == [position for length in lengths for position in range(length)]
-    assert made["cu_seq_lens_q"].tolist() == [0, *np.cumsum(lengths)]
-    assert made["cu_seq_lens_q"].dtype == torch.int32
-    assert made["row_lengths"] == tuple(lengths)
+    assert made.position_ids[0].tolist() == [position for length in lengths for position in range(length)]
+    assert made.cumulative.tolist() == [0, *np.cumsum(lengths)]
+    assert made.cumulative.dtype == torch.int32
+    assert made.lengths == tuple(lengths)
 
 
 def test_attention_that_cannot_be_packed_is_refused() -> None:
     states = torch.zeros(1, 2, 3, 4)
-    layout = attention.layout([3], CPU)
-    layout.pop("position_ids")
+    layout = attention.layout([3], CPU).keywords()
     with pytest.raises(RunError, match="padding: Linear uses attention that cannot be packed"):
         attention.packed_attention(torch.nn.Linear(1, 1), states, states, states, None, s_aux=torch.zeros(2), **layout)
 
@@ -117,8 +116,7 @@ def test_the_cuda_kernel_equals_one_row_at_a_time(window: int | None) -> None:
     query, key, value = (
         torch.randn(1, heads, sum(lengths), 64, device="cuda", dtype=torch.float16) for heads in (6, 2, 2)
     )
-    layout = attention.layout(lengths, torch.device("cuda"))
-    layout.pop("position_ids")
+    layout = attention.layout(lengths, torch.device("cuda")).keywords()
     module = torch.nn.Identity()
     found, _ = attention.packed_attention(module, query, key, value, None, sliding_window=window, **layout)
     expected, _ = attention.packed_attention(

@@ -54,6 +54,7 @@ ADAPTER_DAMAGE: list[tuple[Callable[[Weights], object], str]] = [
     (lambda w: w.update({HEAD: torch.ones(3, 32, dtype=torch.int32)}), "holds torch.int32"),
     (lambda w: w.update({HEAD: torch.full((3, 32), float("nan"))}), "holds NaN or infinity"),
     (zero_lora_b, "every lora_B"),
+    (lambda w: w.update({HEAD: torch.zeros(3, 32)}), "the head of"),
 ]
 
 
@@ -196,7 +197,7 @@ def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
 def test_quantization_leaves_the_head_alone(model: str) -> None:
     loaded = load(model, quantization="int8")
     assert loaded.head.weight.dtype == torch.float32
-    assert loaded.backbone.layers[0].mlp.up_proj.weight.dtype == torch.int8
+    assert loaded.backbone.backbone.layers[0].mlp.up_proj.weight.dtype == torch.int8
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from lmsys_ray.members.llama.prepacked import PrepackedLinear, prepack
+from lmsys_ray.members.llama.linear import prepacked_where_possible, replace_linears
+from lmsys_ray.members.llama.prepacked import PrepackedLinear
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch was built without oneDNN")
 
@@ -26,7 +27,7 @@ def test_only_plain_float32_layers_are_replaced() -> None:
         {"plain": nn.Linear(4, 4), "halved": nn.Linear(4, 4).half(), "other": Other(4, 4), "norm": nn.LayerNorm(4)}
     )
     nested = nn.Sequential(nn.Sequential(model, nn.Linear(4, 4)))
-    prepack(nested)
+    replace_linears(nested, prepacked_where_possible)
     assert isinstance(model["plain"], PrepackedLinear)
     assert isinstance(nested[0][1], PrepackedLinear)
     assert type(model["halved"]) is nn.Linear

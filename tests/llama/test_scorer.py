@@ -1,7 +1,9 @@
 """Probabilities: what a plain use of transformers gives, however rows are batched."""
 
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -182,3 +184,35 @@ def test_threads_are_what_the_caller_says(model: str) -> None:
     assert torch.get_num_threads() == 1
     LlamaScorer(LlamaSettings(kind="llama", model=model))
     assert torch.get_num_threads() >= before
+
+
+def test_a_replica_computes_on_its_share_of_the_cores(model: str) -> None:
+    cores = len(os.sched_getaffinity(0))
+    LlamaScorer(LlamaSettings(kind="llama", model=model, replicas=cores))
+    assert torch.get_num_threads() == 1
+    LlamaScorer(LlamaSettings(kind="llama", model=model))
+    assert torch.get_num_threads() == cores
+
+
+@pytest.mark.parametrize("padding", ["none", "longest"])
+@pytest.mark.parametrize(("quantization", "tolerance"), [("int8_dynamic", 0.03), ("fp8", 0.1)])
+def test_8_bit_products_move_probabilities_a_little(
+    tmp_path: Path, quantization: str, tolerance: float, padding: str
+) -> None:
+    model = tiny_llama.make_model(tmp_path / "model", hidden_size=64, intermediate_size=128)
+    adapter = tiny_llama.make_adapter(tmp_path / "adapter", hidden_size=64, intermediate_size=128)
+    table = encoded(LENGTHS)
+    expected = scorer(model, adapter=str(adapter)).score(table)
+    found = scorer(model, adapter=str(adapter), padding=padding, quantization=quantization).score(table)
+    # The mean: with weights this large, a row whose verdict hangs in the balance moves by much more.
+    assert 0 < abs(found - expected).mean() < tolerance
+
+
+def test_idle_seconds_are_those_between_calls(model: str) -> None:
+    made, table = scorer(model), encoded(LENGTHS)
+    made.score(table)
+    assert made.usage.idle_share < 0.01
+    time.sleep(4 * made.usage.busy_seconds)
+    made.score(table)
+    assert 0.4 < made.usage.idle_share < 1
+    assert made.usage.busy_seconds < made.usage.wall_seconds

@@ -1,12 +1,13 @@
 """Attention over rows laid end to end: each token sees its own row only, and nothing is padded.
 
-Registered with transformers under `NAME`; a model that uses it is called with the keyword arguments of `layout`, which
-follow FlashAttention's variable-length interface. On CUDA devices of capability 8 and above PyTorch's own
+Registered with transformers under `NAME`; a model that uses it is called with the keyword arguments of a `Layout`,
+which follow FlashAttention's variable-length interface. On CUDA devices of capability 8 and above PyTorch's own
 FlashAttention runs over all rows at once; elsewhere each row is one causal call of scaled dot-product attention. Both
 do without a mask of [tokens, tokens].
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -19,20 +20,67 @@ from lmsys_ray.errors import RunError
 NAME = "packed_rows"
 
 
-def layout(lengths: Sequence[int], device: torch.device) -> dict[str, Any]:
-    """Returns the keyword arguments that tell a model where rows of `lengths` tokens begin and end.
+@dataclass(frozen=True)
+class Layout:
+    """Where rows laid end to end begin and end."""
 
-    `position_ids` [1, tokens] restart at 0 with each row; `cu_seq_lens_q` [rows + 1] holds the cumulative lengths.
-    """
+    position_ids: torch.Tensor
+    """[1, tokens], from 0 in each row."""
+    cumulative: torch.Tensor
+    """[rows + 1], int32: the tokens before each row, and all."""
+    lengths: tuple[int, ...]
+
+    @property
+    def longest(self) -> int:
+        return max(self.lengths)
+
+    def keywords(self) -> dict[str, Any]:
+        """Returns what a model of transformers passes on to `packed_attention`."""
+        return {
+            "position_ids": self.position_ids,
+            "cu_seq_lens_q": self.cumulative,
+            "row_lengths": self.lengths,
+        }
+
+
+def layout(lengths: Sequence[int], device: torch.device) -> Layout:
+    """Returns the layout of rows of `lengths` tokens."""
     sizes = torch.tensor([0, *lengths], dtype=torch.int32)
     ends = torch.cumsum(sizes, 0, dtype=torch.int32)
     starts = torch.repeat_interleave(ends[:-1], sizes[1:])
     positions = torch.arange(int(ends[-1]), dtype=torch.int32) - starts
-    return {
-        "position_ids": to_device(positions[None].long(), device),
-        "cu_seq_lens_q": to_device(ends, device),
-        "row_lengths": tuple(int(length) for length in lengths),
-    }
+    return Layout(to_device(positions[None].long(), device), to_device(ends, device), tuple(map(int, lengths)))
+
+
+def within_rows(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: Layout, scaling: float
+) -> torch.Tensor:
+    """Causal attention of query [tokens, heads, dim], key and value [tokens, kv_heads, dim]; returns as query."""
+    if _has_varlen_kernel(query):
+        return _varlen_attention(query, key, value, rows.cumulative, rows.longest, scaling, window=None)
+    heads_first = (tensor.transpose(0, 1)[None].split(rows.lengths, dim=2) for tensor in (query, key, value))
+    outputs = [_row_attention(q, k, v, scaling, None, None) for q, k, v in zip(*heads_first, strict=True)]
+    return torch.cat(outputs, dim=2)[0].transpose(0, 1)
+
+
+def of_last_tokens(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: Layout, scaling: float
+) -> torch.Tensor:
+    """Attention of each row's last token, query [rows, heads, dim], to all of its row; returns as query."""
+    grouped = query.shape[1] != key.shape[1]
+    if _has_varlen_kernel(query):
+        from torch.nn.attention.varlen import varlen_attn
+
+        single = torch.arange(len(rows.lengths) + 1, dtype=torch.int32, device=query.device)
+        ends = single, rows.cumulative, 1, rows.longest
+        return cast(torch.Tensor, varlen_attn(query, key, value, *ends, scale=scaling, enable_gqa=grouped))
+    outputs = [
+        scaled_dot_product_attention(
+            q[None, :, None], k.transpose(0, 1)[None], v.transpose(0, 1)[None], scale=scaling, enable_gqa=grouped
+        )
+        for q, k, v in zip(query, key.split(rows.lengths), value.split(rows.lengths), strict=True)
+    ]
+    return torch.cat(outputs)[:, :, 0]
 
 
 def packed_attention(
@@ -57,7 +105,8 @@ def packed_attention(
         raise RunError(f"padding: {type(module).__name__} uses attention that cannot be packed; set padding to longest")
     window = sliding_window if sliding_window is not None and max(row_lengths) > sliding_window else None
     if softcap is None and _has_varlen_kernel(query):
-        return _varlen_attention(query, key, value, cu_seq_lens_q, max(row_lengths), scaling, window), None
+        q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+        return _varlen_attention(q, k, v, cu_seq_lens_q, max(row_lengths), scaling, window)[None], None
     rows = zip(*(tensor.split(row_lengths, dim=2) for tensor in (query, key, value)), strict=True)
     outputs = [_row_attention(q, k, v, scaling, window, softcap).transpose(1, 2) for q, k, v in rows]
     return torch.cat(outputs, dim=1), None
@@ -72,16 +121,14 @@ def _varlen_attention(
     scaling: float | None,
     window: int | None,
 ) -> torch.Tensor:
-    """FlashAttention over all rows at once; returns [1, tokens, heads, dim]."""
+    """FlashAttention over all rows at once; [tokens, heads, dim] in and out."""
     from torch.nn.attention.varlen import varlen_attn
 
-    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     seen = (-1, 0) if window is None else (window - 1, 0)  # tokens to the left and right; -1 is all
     grouped = query.shape[1] != key.shape[1]
-    output = varlen_attn(
-        q, k, v, cumulative, cumulative, longest, longest, scale=scaling, window_size=seen, enable_gqa=grouped
-    )
-    return cast(torch.Tensor, output).unsqueeze(0)
+    ends = cumulative, cumulative, longest, longest
+    output = varlen_attn(query, key, value, *ends, scale=scaling, window_size=seen, enable_gqa=grouped)
+    return cast(torch.Tensor, output)
 
 
 def _row_attention(

@@ -74,6 +74,9 @@ def check_adapter(
     lora_b = [weight for key, weight in found.items() if ".lora_B." in key]
     if lora_b and not any(weight.any() for weight in lora_b):
         raise UsageError(f"adapter: every lora_B of {adapter} is zero, so it changes nothing; it was never trained")
+    heads = [weight for key, weight in found.items() if key.endswith(HEAD)]
+    if heads and not any(weight.any() for weight in heads):
+        raise UsageError(f"adapter: the head of {adapter} is zero, so all rows would be equal; it was never trained")
 
 
 def check_finite(model: torch.nn.Module, name: str) -> None:

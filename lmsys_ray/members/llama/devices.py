@@ -1,25 +1,46 @@
 """Which device, number type and quantization a replica uses, and how many cores."""
 
 import os
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, cast
 
 import torch
 
-Quantization = Literal["none", "int8", "nf4"]
+from lmsys_ray.errors import UsageError
+
+Quantization = Literal["none", "int8", "nf4", "int8_dynamic", "fp8", "stored"]
+"""`int8` and `nf4` are bitsandbytes'; `stored`: the checkpoint itself is quantized."""
+
+CPU_BATCH_TOKENS = 1024
+"""Budget of a micro-batch without a GPU; see `prepacked` for what was tried."""
+
+MOST_BATCH_TOKENS = 16384
+"""Above this a GPU's matrix products get no faster (an 8-billion-parameter model keeps an H100 busy for 0.3 s)."""
+
+_LEAST_BATCH_TOKENS = 512
 
 # Weights may take this share of the memory; activations of a micro-batch and the libraries need the rest.
 _WEIGHT_SHARE = 0.8
 _BYTES_PER_WEIGHT = {"none": 2.0, "int8": 1.1, "nf4": 0.65}
 
 
-def use_cores(threads: int | None = None) -> int:
-    """Lets torch compute on `threads` cores, by default on all that this process may use; returns their number.
+def use_cores(threads: int) -> None:
+    """Lets torch compute on `threads` cores.
 
     Ray sets OMP_NUM_THREADS to the CPUs that an actor reserves, which is 1 or none for the one that holds the model.
     """
-    cores = threads or len(os.sched_getaffinity(0))
-    torch.set_num_threads(cores)
-    return cores
+    torch.set_num_threads(threads)
+
+
+def share_of_cores(threads: int | Literal["auto"], replicas: int | Literal["auto"]) -> int:
+    """Returns how many cores a replica computes on: `threads`, or its even share of those this process may use.
+
+    As many replicas as asked for are taken to be on this machine; where they are spread over several, name `threads`.
+    """
+    if threads != "auto":
+        return threads
+    cores = len(os.sched_getaffinity(0))
+    return cores if replicas == "auto" else max(1, cores // replicas)
 
 
 def choose_dtype(setting: str) -> torch.dtype:
@@ -34,10 +55,14 @@ def choose_dtype(setting: str) -> torch.dtype:
 def choose_quantization(setting: str, parameters: int, memory: int) -> Quantization:
     """Returns the quantization of a model of `parameters` weights on GPUs of `memory` bytes in all (0: no GPU).
 
-    16 bits wherever they fit: bitsandbytes saves memory, not time.
+    16 bits wherever they fit: bitsandbytes saves memory, not time. `int8_dynamic` and `fp8` save time at the cost of
+    accuracy, so that they are taken by name alone. Raises `UsageError` for `fp8` on a GPU that has no such products.
     """
-    if setting in ("none", "int8", "nf4"):
-        return setting  # type: ignore[return-value]
+    if setting == "fp8" and torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 9):
+        name = torch.cuda.get_device_name()
+        raise UsageError(f"quantization: {name} has no fp8 products (capability 8.9 and above); take int8_dynamic")
+    if setting != "auto":
+        return cast(Quantization, setting)
     choices: tuple[Quantization, ...] = ("none", "int8", "nf4")
     fitting = (c for c in choices if parameters * _BYTES_PER_WEIGHT[c] <= memory * _WEIGHT_SHARE)
     return next(fitting, "nf4") if memory else "none"
@@ -60,3 +85,14 @@ def placement(gpus: float) -> dict[str, Any]:
         return {"device_map": {"": 0}}
     limits = {i: int(torch.cuda.get_device_properties(i).total_memory * _WEIGHT_SHARE) for i in range(count)}
     return {"device_map": "balanced", "max_memory": limits}
+
+
+def largest_budget(fits: Callable[[int], bool]) -> int:
+    """Returns the largest token budget of a micro-batch for which `fits` says so, tried from `MOST_BATCH_TOKENS` down.
+
+    The smallest tried comes back where none fits: whether single rows do is for the scorer to find out.
+    """
+    budget = MOST_BATCH_TOKENS
+    while budget > _LEAST_BATCH_TOKENS and not fits(budget):
+        budget //= 2
+    return budget

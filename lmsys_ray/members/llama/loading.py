@@ -29,16 +29,17 @@ from lmsys_ray import CLASSES
 from lmsys_ray.config import LlamaSettings
 from lmsys_ray.errors import UsageError
 from lmsys_ray.members.llama import attention, checks, devices
-from lmsys_ray.members.llama.prepacked import prepack
+from lmsys_ray.members.llama.decoder import PackedDecoder, TransformersDecoder, fits
+from lmsys_ray.members.llama.linear import form_for
 from lmsys_ray.members.llama.quiet import quiet_libraries
 from lmsys_ray.members.llama.sources import adapter_directory, load_tokenizer, model_directory, pad_token_id
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A backbone that gives hidden states [..., tokens, dim] and a float32 head from the last one to 3 logits."""
+    """A backbone that gives the hidden state of each row's last token, and a float32 head from it to 3 logits."""
 
-    backbone: torch.nn.Module
+    backbone: PackedDecoder | TransformersDecoder
     head: torch.nn.Module
     columns: list[int]
     """The columns of the head that hold a, b and tie."""
@@ -47,8 +48,44 @@ class Classifier:
     """Where the input goes; the head may lie on another GPU."""
 
 
+@dataclass(frozen=True)
+class LoadedModel:
+    """A checked transformers classifier, its adapter merged unless bitsandbytes or the like quantized the weights."""
+
+    model: PreTrainedModel
+    columns: list[int]
+    """The columns of the head that hold a, b and tie."""
+    pad_id: int
+    quantization: devices.Quantization
+    """What is still to be done to the linear layers, where it is one of this package's own; else what was done."""
+
+
 def load_classifier(settings: LlamaSettings) -> Classifier:
-    """Loads the model that `settings` describe, an adapter merged unless the weights are quantized.
+    """Loads the model that `settings` describe, in the form that is fastest on this device.
+
+    Raises `UsageError` for every reason not to believe the result; see `checks`.
+    """
+    loaded = load_model(settings)
+    backbone: PreTrainedModel = getattr(loaded.model, loaded.model.base_model_prefix)
+    device = next(backbone.get_input_embeddings().parameters()).device
+    form = form_for(loaded.quantization)
+    packed = settings.padding == "none"
+    if packed:
+        loaded.model.set_attn_implementation(attention.NAME)
+    decoder = PackedDecoder(backbone, form) if packed and fits(backbone) else TransformersDecoder(backbone, form)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # gives back what held the weights in their first form
+    return Classifier(
+        decoder,
+        head=cast(torch.nn.Module, loaded.model.score),
+        columns=loaded.columns,
+        pad_id=loaded.pad_id,
+        device=device,
+    )
+
+
+def load_model(settings: LlamaSettings) -> LoadedModel:
+    """Loads the model that `settings` describe as transformers has it, for inference.
 
     Raises `UsageError` for every reason not to believe the result; see `checks`.
     """
@@ -60,26 +97,16 @@ def load_classifier(settings: LlamaSettings) -> Classifier:
         checks.check_tokenizer(tokenizer, tokenizer_pad, config.get_text_config(), settings.model)
         columns = checks.class_columns(config.id2label or {}, settings.model)
         quantization = _quantization(config, settings)
-        model, info = _load_base(directory, config, quantization, settings)
+        loaded_quantized = _loaded_quantized(config, quantization, settings)
+        model, info = _load_base(directory, config, loaded_quantized, settings)
         checks.check_base(info, settings.model, head_needed=settings.adapter is None)
         model.score.float()
         if settings.adapter is not None:
             head_found = checks.HEAD not in info["missing_keys"]
-            model = _with_adapter(model, settings.adapter, head_found, merge=not quantization)
+            model = _with_adapter(model, settings.adapter, head_found, merge=not loaded_quantized)
         checks.check_finite(model, settings.model)
-        if settings.padding == "none":
-            model.set_attn_implementation(attention.NAME)
     model.eval()
-    backbone: PreTrainedModel = getattr(model, model.base_model_prefix)
-    if not quantization:
-        prepack(backbone)
-    return Classifier(
-        backbone,
-        head=cast(torch.nn.Module, model.score),
-        columns=columns,
-        pad_id=tokenizer_pad if tokenizer_pad is not None else 0,
-        device=next(backbone.get_input_embeddings().parameters()).device,
-    )
+    return LoadedModel(model, columns, tokenizer_pad if tokenizer_pad is not None else 0, quantization)
 
 
 def _read_config(directory: Path, settings: LlamaSettings) -> PreTrainedConfig:
@@ -98,21 +125,27 @@ def _read_config(directory: Path, settings: LlamaSettings) -> PreTrainedConfig:
     return config
 
 
-def _quantization(config: PreTrainedConfig, settings: LlamaSettings) -> dict[str, Any]:
-    """Returns the quantization for `from_pretrained`; empty where the weights keep 16 or 32 bits."""
-    stored = getattr(config, "quantization_config", None)
-    if stored is not None:
+def _quantization(config: PreTrainedConfig, settings: LlamaSettings) -> devices.Quantization:
+    if getattr(config, "quantization_config", None) is not None:
         if settings.quantization != "auto":
             raise UsageError(f"quantization: {settings.model} is stored quantized already; set quantization to auto")
-        return {"quantization_config": stored}
+        return "stored"
     with torch.device("meta"):
         parameters = AutoModelForSequenceClassification.from_config(config).num_parameters()
     memory = devices.gpu_memory(settings.gpus_per_replica)
-    choice = devices.choose_quantization(settings.quantization, parameters, memory)
-    if choice == "none":
+    return devices.choose_quantization(settings.quantization, parameters, memory)
+
+
+def _loaded_quantized(
+    config: PreTrainedConfig, quantization: devices.Quantization, settings: LlamaSettings
+) -> dict[str, Any]:
+    """Returns how `from_pretrained` is to quantize; empty where the weights are loaded in 16 or 32 bits."""
+    if quantization == "stored":
+        return {"quantization_config": config.quantization_config}
+    if quantization not in ("int8", "nf4"):
         return {}
     head = ["score"]  # bitsandbytes would quantize it too
-    if choice == "int8":
+    if quantization == "int8":
         return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=head)}
     four_bits = BitsAndBytesConfig(
         load_in_4bit=True,

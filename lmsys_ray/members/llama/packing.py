@@ -5,8 +5,10 @@ only has to fill the token budget (best fit, longest first); with padding, rows 
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Literal
 
 import numpy as np
@@ -22,6 +24,26 @@ class Usage:
     tokens: int = 0
     slots: int = 0
     micro_batches: int = 0
+    busy_seconds: float = 0.0
+    """Spent scoring, from handing rows to the device to having their probabilities."""
+    wall_seconds: float = 0.0
+    """From the first such moment to the last."""
+    _since: float | None = None
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Counts the seconds within as busy, and those since the first time as the wall's."""
+        started = perf_counter()
+        self._since = started if self._since is None else self._since
+        yield
+        now = perf_counter()
+        self.busy_seconds += now - started
+        self.wall_seconds = now - self._since
+
+    @property
+    def idle_share(self) -> float:
+        """The share of the wall's seconds in which the device had nothing to do; the time before the first is none."""
+        return 1 - self.busy_seconds / self.wall_seconds if self.wall_seconds else 0.0
 
     @property
     def padding_share(self) -> float:

@@ -1,21 +1,26 @@
-"""Linear layers whose float32 weights lie in memory the way oneDNN multiplies them.
+"""Linear layers whose weights lie in memory the way oneDNN multiplies them.
 
 A model on the CPU spends most of its time in matrix products of the same weights. PyTorch hands float32 products to MKL
 and lets it rearrange the weights at every call; oneDNN takes them rearranged once and uses AVX-512 on every vendor's
 processors. PyTorch's own compiler uses the same operators.
 
-Measured with SmolLM2-135M, 8 conversations of 517 tokens on average, packs of 2,048 tokens, one thread of an AMD EPYC
-(Zen 4) beside other work, in tokens per second of processor time, the mean of two runs where not said otherwise:
+Measured with SmolLM2-135M, 8 conversations cut at 512 tokens (325 on average), one thread of an AMD EPYC (Zen 4) beside
+other work, in tokens per second of processor time, medians of two rounds whose sides took turns; the share is that of
+the products' own speed in the same round (100 GFLOP/s):
 
-    PyTorch's linear layers                          239
-    prepacked                                        285    kept; probabilities move by 1e-6
-    prepacked, SiLU and product fused into oneDNN's  291    ties the code to one form of feed-forward layer
-    prepacked, gate and up as one product            299    modules would have to share state
-    the same with Q, K and V as one product          304    likewise; one run
+    transformers' layers, these products, packs of 4,096 tokens     353    79 %
+    the same, packs of 1,024                                        361    80 %
+    `decoder`, packs of 512                                         368    82 %
+    `decoder`, packs of 1,024                                       384    86 %    kept; probabilities move by 2e-7
+    `decoder`, packs of 2,048                                       383    85 %
+    `decoder`, 1,024, weights in bfloat16                           606            probabilities move by 4e-3
+    `decoder`, 1,024, quantization int8_dynamic                     757            probabilities move by 4e-2
 
-Packs of 512 to 8,192 tokens were within 7 % of each other, 2,048 and 4,096 the fastest. In a profile of the kept form,
-products took 72 % of the time, attention 21 % and the rest 7 %, which is all that compiling it could touch (not
-tried). Attention by blocks of 128 queries beat PyTorch's own at 330 tokens a row, but not at 64, 128 or 800.
+Tried and left out, for 1,024 tokens: gate and up as one product, whose halves then lie interleaved in memory (39.6 ms
+with SiLU and the multiplication, where two products take 36.2); SiLU and the multiplication inside oneDNN's products
+(38.5 ms); attention in blocks of 64 to 256 queries by batched products (25 to 37 GFLOP/s at 330 to 1,024 tokens a row,
+where PyTorch's own reaches 32 to 36). In a profile, products took 73 % of the time and attention 16 %; the rest is all
+that compiling could touch, at the price of a C++ compiler on every machine.
 """
 
 import torch
@@ -23,7 +28,7 @@ from torch import nn
 
 
 class PrepackedLinear(nn.Module):
-    """Takes the place of an `nn.Linear` of float32 weights on the CPU, for inference only."""
+    """Takes the place of an `nn.Linear` of float32 or bfloat16 weights on the CPU, for inference only."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -33,14 +38,3 @@ class PrepackedLinear(nn.Module):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Maps [..., inputs] to [..., outputs]."""
         return torch.ops.mkldnn._linear_pointwise(inputs, self.weight, self.bias, "none", [], "")
-
-
-def prepack(model: nn.Module) -> None:
-    """Replaces the plain float32 linear layers of a model on the CPU, where this build of PyTorch has oneDNN."""
-    if not torch.backends.mkldnn.is_available():
-        return
-    for name, module in model.named_children():
-        if type(module) is nn.Linear and module.weight.dtype == torch.float32 and module.weight.device.type == "cpu":
-            setattr(model, name, PrepackedLinear(module))
-        else:
-            prepack(module)

@@ -1,14 +1,13 @@
 """The half of the Llama member that holds the model: token ids become P(a), P(b), P(tie)."""
 
 from collections import deque
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
 from lmsys_ray.config import LlamaSettings
-from lmsys_ray.errors import RunError
+from lmsys_ray.errors import UnscorableError
 from lmsys_ray.members.llama import attention, devices, packing
 from lmsys_ray.members.llama.loading import load_classifier
 
@@ -16,32 +15,34 @@ from lmsys_ray.members.llama.loading import load_classifier
 class LlamaScorer:
     """Scores encoded rows in micro-batches of at most `batch_tokens` slots.
 
-    `usage` counts rows, tokens, slots and micro-batches since the model was loaded. `batch_tokens` starts at the
-    setting's value and is halved for good each time the device runs out of memory. `threads` limits the CPU cores.
+    `usage` counts rows, tokens, slots, micro-batches and seconds since the model was loaded. `batch_tokens` starts at
+    the setting's value, or at the largest that a probe finds to fit, and is halved for good each time the device runs
+    out of memory. `threads` overrides the setting.
 
     Raises `UsageError` where the model cannot be loaded or believed.
     """
 
     def __init__(self, settings: LlamaSettings, threads: int | None = None) -> None:
-        devices.use_cores(threads)
+        devices.use_cores(threads or devices.share_of_cores(settings.threads, settings.replicas))
         self.settings = settings
-        self.batch_tokens = settings.batch_tokens
         self.usage = packing.Usage()
         self.classifier = load_classifier(settings)
+        self.batch_tokens = self._first_budget() if settings.batch_tokens == "auto" else settings.batch_tokens
 
     def score(self, encoded: pa.Table) -> np.ndarray:
         """Returns float32 probabilities [rows, 3] for a table with the columns of `encode.ENCODED`.
 
-        Raises `RunError` where logits are not finite, or where a single row does not fit in the device's memory.
+        Raises `UnscorableError` where logits are not finite, or a single row does not fit in the device's memory.
         """
         rows = encoded["row"].to_numpy()
         ids = encoded["input_ids"].combine_chunks()
         flat, starts = ids.flatten().to_numpy(), ids.offsets.to_numpy() - ids.offsets[0].as_py()
-        batches, logits = self._forward_all(flat, starts)
-        if not batches:
-            return np.empty((0, 3), np.float32)
-        # One copy at the end: fetching each micro-batch would wait for the device each time.
-        gathered = torch.cat(logits).cpu()
+        with self.usage.busy():
+            batches, logits = self._forward_all(flat, starts)
+            if not batches:
+                return np.empty((0, 3), np.float32)
+            # One copy at the end: fetching each micro-batch would wait for the device each time.
+            gathered = torch.cat(logits).cpu()
         probabilities = np.empty((len(rows), 3), np.float32)
         order = np.concatenate(batches)
         probabilities[order] = torch.softmax(gathered[:, self.classifier.columns], dim=-1).numpy()
@@ -67,6 +68,23 @@ class LlamaScorer:
             logits.append(result)
         return done, logits
 
+    def _first_budget(self) -> int:
+        if self.classifier.device.type != "cuda":
+            return devices.CPU_BATCH_TOKENS
+        return devices.largest_budget(self._fits)
+
+    def _fits(self, budget: int) -> bool:
+        """Returns whether the device holds a micro-batch of `budget` tokens in rows as long as they get."""
+        length = min(budget, self.settings.max_length)
+        rows = [np.full(length, self.classifier.pad_id, np.int32)] * max(1, budget // length)
+        try:
+            self._forward(rows)
+            torch.cuda.synchronize()
+        except torch.cuda.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            return False
+        return True
+
     def _plan(self, rows: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
         batches = packing.plan(lengths[rows], self.batch_tokens, self.settings.padding, self.settings.max_length)
         return [rows[batch] for batch in batches]
@@ -77,7 +95,7 @@ class LlamaScorer:
     def _shrink(self, batch: np.ndarray, lengths: np.ndarray) -> None:
         torch.cuda.empty_cache()
         if len(batch) == 1:
-            raise RunError(
+            raise UnscorableError(
                 f"a row of {lengths[batch[0]]} tokens does not fit in the memory of the GPU; "
                 "lower max_length, set quantization to int8 or nf4, or give a replica more GPUs"
             ) from None
@@ -87,34 +105,30 @@ class LlamaScorer:
     def _forward(self, rows: list[np.ndarray]) -> torch.Tensor:
         """Returns float32 logits [rows, 3], on the device, of one micro-batch."""
         lengths = np.array([len(row) for row in rows])
-        inputs, last = self._inputs(rows, lengths)
-        hidden = self.classifier.backbone(use_cache=False, **inputs).last_hidden_state
-        pooled = hidden.flatten(0, 1)[attention.to_device(last, hidden.device)]
+        device, layout = self.classifier.device, None
+        if self.settings.padding == "none":
+            ids, last = np.concatenate(rows)[None], np.cumsum(lengths) - 1
+            layout = attention.layout(lengths.tolist(), device)
+        else:
+            ids, last = self._padded(rows, lengths)
+        inputs = [attention.to_device(torch.from_numpy(array), device) for array in (ids, last)]
+        pooled = self.classifier.backbone(*inputs, layout)
         return self.classifier.head(pooled.float()).float()
 
-    def _inputs(self, rows: list[np.ndarray], lengths: np.ndarray) -> tuple[dict[str, Any], torch.Tensor]:
-        """Returns the backbone's arguments and where, in its flattened output, each row's last token lies.
-
-        Padded rows need no mask: padding stands on the right, and no token sees what follows it.
-        """
-        device = self.classifier.device
-        if self.settings.padding == "none":
-            ids = torch.from_numpy(np.concatenate(rows))[None]
-            layout = attention.layout(lengths.tolist(), device)
-            return {"input_ids": attention.to_device(ids, device), **layout}, torch.from_numpy(np.cumsum(lengths) - 1)
+    def _padded(self, rows: list[np.ndarray], lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns ids [rows, width], padded on the right, and where among them each row's last token lies [rows]."""
         width = self.settings.max_length if self.settings.padding == "max_length" else int(lengths.max())
         padded = np.full((len(rows), width), self.classifier.pad_id, np.int32)
         for target, row in zip(padded, rows, strict=True):
             target[: len(row)] = row
-        last = np.arange(len(rows)) * width + lengths - 1
-        return {"input_ids": attention.to_device(torch.from_numpy(padded), device)}, torch.from_numpy(last)
+        return padded, np.arange(len(rows)) * width + lengths - 1
 
 
 def _check_finite(probabilities: np.ndarray, rows: np.ndarray, settings: LlamaSettings) -> None:
     bad = rows[~np.isfinite(probabilities).all(axis=1)]
     if len(bad):
         some = ", ".join(map(str, bad[:5])) + (" and more" if len(bad) > 5 else "")
-        raise RunError(
+        raise UnscorableError(
             f"{settings.model} gave logits that are not finite for {len(bad)} rows ({some}); "
             "set dtype to bfloat16 or float32"
         )

@@ -1,0 +1,167 @@
+"""The figures of a benchmark: medians over its rounds, as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from lmsys_ray.benchmark.benchmark import Measurements
+from lmsys_ray.benchmark.settings import BenchmarkSettings
+from lmsys_ray.benchmark.sides import BASELINE, FEATURES, SIDES, peak_of
+
+_WIDTH_OF_FILES = 160
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One side's; each is the median over the rounds, a share or a ratio that of the rounds' shares or ratios."""
+
+    rows_per_second: float
+    tokens_per_second: float
+    """Real tokens."""
+    padding_share: float
+    peak_share: float | None
+    """Of the matrix products' speed as measured in the same round."""
+    memory: int
+    """Bytes, the most over all rounds."""
+    difference: float | None
+    """The largest in probability against fp32, one row at a time."""
+    ratio: float | None
+    """Rows per second against the notebook's loop in the same round."""
+    seconds: list[float]
+
+
+def figures(found: Measurements, cuda: bool) -> dict[str, Figures]:
+    """Returns the figures of every side that came through all its rounds."""
+    lengths = found.rows.lengths
+    work = found.shape.operations(lengths)
+    base = [turn.seconds for turn in found.turns.get(BASELINE, [])]
+    result = {}
+    for name in SIDES:
+        turns = found.turns.get(name, [])
+        if not turns or name in found.failures:
+            continue
+        seconds = [turn.seconds for turn in turns]
+        peaks = [turn.answer["operations_per_second"] for turn in found.turns.get(peak_of(name, cuda), [])]
+        result[name] = Figures(
+            rows_per_second=len(lengths) / median(seconds),
+            tokens_per_second=int(lengths.sum()) / median(seconds),
+            padding_share=1 - int(lengths.sum()) / turns[-1].answer["slots"],
+            peak_share=_median([work / second / peak for second, peak in zip(seconds, peaks, strict=False)]),
+            memory=max(turn.memory for turn in turns),
+            difference=_difference(found, turns[-1].answer["probabilities"]),
+            ratio=_median([first / second for first, second in zip(base, seconds, strict=False)]),
+            seconds=seconds,
+        )
+    return result
+
+
+def feature_figures(found: Measurements) -> dict[str, dict[str, float]]:
+    """Returns rows per second and the most memory, in bytes, beyond what was there before, of the features' sides."""
+    result = {}
+    for name in FEATURES:
+        turns = found.turns.get(name, [])
+        if turns and name not in found.failures:
+            result[name] = {
+                "rows_per_second": median(turn.answer["rows"] / turn.seconds for turn in turns),
+                "memory": max(turn.memory - turn.answer["before"] for turn in turns),
+                "sum": turns[-1].answer["sum"],
+            }
+    return result
+
+
+def _median(values: list[float]) -> float | None:
+    return median(values) if values else None
+
+
+def _difference(found: Measurements, probabilities: list[list[float]]) -> float | None:
+    if found.reference is None:
+        return None
+    return float(np.abs(np.array(probabilities)[: len(found.reference)] - found.reference).max())
+
+
+def show(found: Measurements, cuda: bool) -> None:
+    """Prints the tables, and below them which sides failed and why."""
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, markup=False, width=_WIDTH_OF_FILES)
+    console.print(_sides_table(figures(found, cuda)))
+    for name, turns in found.turns.items():
+        if name.startswith("peak:"):
+            speed = median(turn.answer["operations_per_second"] for turn in turns)
+            console.print(f"{name}: {speed / 1e9:,.0f} GFLOP/s in the model's own products")
+    if features := feature_figures(found):
+        console.print(_features_table(features))
+    for name, reason in found.failures.items():
+        console.print(f"not measured: {name}: {reason}", soft_wrap=True)
+
+
+def _sides_table(sides: dict[str, Figures]) -> Table:
+    titles = ["", "rows/s", "tokens/s", "padding", "of peak", "memory", "max. difference", "× notebook"]
+    table = _table("medians over the rounds", titles)
+    for name, side in sides.items():
+        table.add_row(
+            f"{name}: {SIDES[name].title}",
+            f"{side.rows_per_second:,.2f}",
+            f"{side.tokens_per_second:,.0f}",
+            f"{side.padding_share:.0%}",
+            "" if side.peak_share is None else f"{side.peak_share:.0%}",
+            f"{side.memory / 2**30:.2f} GiB",
+            "" if side.difference is None else f"{side.difference:.1e}",
+            "" if side.ratio is None else f"{side.ratio:.2f}",
+        )
+    return table
+
+
+def _features_table(features: dict[str, dict[str, float]]) -> Table:
+    table = _table("features of the LightGBM member; memory beyond what was there before", ["", "rows/s", "memory"])
+    for name, side in features.items():
+        table.add_row(FEATURES[name], f"{side['rows_per_second']:,.0f}", f"{side['memory'] / 2**20:,.0f} MiB")
+    return table
+
+
+def _table(title: str, columns: list[str]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place else "left")
+    return table
+
+
+def write(found: Measurements, settings: BenchmarkSettings, cuda: bool, path: Path) -> None:
+    """Writes settings, device, figures and every round's seconds as JSON."""
+    peaks = {
+        name: [turn.answer["operations_per_second"] for turn in turns]
+        for name, turns in found.turns.items()
+        if name.startswith("peak:")
+    }
+    content: dict[str, Any] = {
+        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": torch.cuda.get_device_name() if cuda else f"{_processor()}, {found.task.threads} threads",
+        "torch": torch.__version__,
+        "settings": settings.model_dump(),
+        "rows": len(found.rows),
+        "tokens": int(found.rows.lengths.sum()),
+        "sides": {name: asdict(side) for name, side in figures(found, cuda).items()},
+        "peaks": peaks,
+        "features": feature_figures(found),
+        "failed": found.failures,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _processor() -> str:
+    """Returns the processor's name as Linux gives it."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

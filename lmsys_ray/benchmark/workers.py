@@ -1,0 +1,73 @@
+"""Starts the processes of a benchmark's sides, each in the environment that it needs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import TracebackType
+
+import lmsys_ray
+from lmsys_ray.benchmark.sides import VLLM
+from lmsys_ray.benchmark.task import Task
+from lmsys_ray.benchmark.worker import Turn, Worker
+
+_SOURCE = Path(lmsys_ray.__file__).parents[1]
+
+
+class Workers:
+    """Runs sides by their names, each in its own process, which lives on between its turns where `keep`.
+
+    A GPU holds one side at a time: there a process ends with its turn, and the next one loads anew.
+    """
+
+    def __init__(self, task: Task, vllm_python: str | None, keep: bool) -> None:
+        self._task = task
+        self._vllm_python = vllm_python
+        self._keep = keep
+        self._workers: dict[str, Worker] = {}
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for name in list(self._workers):
+            self._close(name)
+
+    def run(self, name: str) -> Turn:
+        """Runs a side once; raises `SideFailed` where it cannot load or run."""
+        if name not in self._workers:
+            self._workers[name] = self._start(name)
+            if not self._keep:
+                self._workers[name].run()  # a new process compiles kernels and fills caches first
+        turn = self._workers[name].run()
+        if not self._keep:
+            self._close(name)
+        return turn
+
+    def _close(self, name: str) -> None:
+        self._workers.pop(name).close()
+
+    def _start(self, name: str) -> Worker:
+        python, environment = sys.executable, {"OMP_NUM_THREADS": str(self._task.threads)}
+        if name == VLLM:
+            python = self._vllm_python or python
+            environment = {"PYTHONPATH": str(_SOURCE), **_vllm_environment(Path(python), self._task.threads)}
+        command = [python, "-m", "lmsys_ray.benchmark.sides", self._task.folder, name]
+        log = Path(self._task.folder) / f"{name.replace(':', '-')}.log"
+        return Worker(command, environment, log)
+
+
+def _vllm_environment(python: Path, threads: int) -> dict[str, str]:
+    """Returns what vLLM needs to be measured: one process, and on a CPU threads bound to cores and Intel's OpenMP."""
+    environment = {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_CPU_OMP_THREADS_BIND": f"0-{threads - 1}" if threads > 1 else "0",
+        "VLLM_CPU_KVCACHE_SPACE": "2",
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+    if library := next(python.parents[1].glob("lib/libiomp5.so"), None):
+        environment["LD_PRELOAD"] = str(library)
+    return environment

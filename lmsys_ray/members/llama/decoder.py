@@ -1,0 +1,123 @@
+"""The forward pass of Llama and its kin over packed rows, with what a classifier does not need left out.
+
+Against the same layers as transformers runs them: Q, K and V are one product, and on a GPU gate and up another; the
+steps between them are the few of `pointwise`; and behind the last layer's attention only the last token of each row
+goes on, since the head reads nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import nn
+from transformers import LlamaModel, MistralModel, PreTrainedModel, Qwen2Model
+
+from lmsys_ray.members.llama import attention
+from lmsys_ray.members.llama.linear import Form, replace_linears, side_by_side
+from lmsys_ray.members.llama.pointwise import gated, rms_norm, rotate
+
+
+def fits(backbone: PreTrainedModel) -> bool:
+    """Returns whether `PackedDecoder` computes what `backbone` does: exactly its layers, plain weights, one device."""
+    if type(backbone) not in (LlamaModel, MistralModel, Qwen2Model) or backbone.config.hidden_act != "silu":
+        return False
+    layers = cast(Any, backbone).layers
+    plain = all(type(linear) is nn.Linear for layer in layers for linear in _projections(layer))
+    window = getattr(backbone.config, "sliding_window", None)  # Mistral's; Qwen2 says it of each layer
+    windows = [getattr(layer.self_attn, "sliding_window", window) for layer in layers]
+    return plain and not any(windows) and len({parameter.device for parameter in backbone.parameters()}) == 1
+
+
+def _projections(layer: Any) -> list[nn.Module]:
+    own, feed_forward = layer.self_attn, layer.mlp
+    in_attention = [own.q_proj, own.k_proj, own.v_proj, own.o_proj]
+    return [*in_attention, feed_forward.gate_proj, feed_forward.up_proj, feed_forward.down_proj]
+
+
+class PackedDecoder(nn.Module):
+    """Takes over the weights of a backbone that `fits`; the backbone's own layers are emptied."""
+
+    def __init__(self, backbone: Any, form: Form) -> None:
+        super().__init__()
+        self.embedding = backbone.embed_tokens
+        self.rotary = backbone.rotary_emb
+        self.norm_weight = backbone.norm.weight.detach()
+        self.epsilon = backbone.norm.variance_epsilon
+        self.layers = nn.ModuleList()
+        while len(backbone.layers):  # one by one, so that no weight is there twice for long
+            self.layers.append(DecoderLayer(backbone.layers.pop(0), form))
+
+    def forward(self, input_ids: torch.Tensor, last: torch.Tensor, rows: attention.Layout) -> torch.Tensor:
+        """Returns the hidden states [rows, dim] at the positions `last` [rows] of `input_ids` [1, tokens]."""
+        hidden = self.embedding(input_ids[0])
+        angles = [angle[0, :, None].chunk(2, dim=-1)[0] for angle in self.rotary(hidden[None], rows.position_ids)]
+        for layer in self.layers[:-1]:
+            hidden = layer(hidden, angles, rows)
+        hidden = self.layers[-1](hidden, angles, rows, last)
+        return rms_norm(hidden, self.norm_weight, self.epsilon)
+
+
+class DecoderLayer(nn.Module):
+    """Attention and a gated feed-forward layer, each behind a norm and beside a residual."""
+
+    def __init__(self, layer: Any, form: Form) -> None:
+        super().__init__()
+        own, feed_forward = layer.self_attn, layer.mlp
+        on_cpu = own.o_proj.weight.device.type == "cpu"
+        self.head_dim = own.head_dim
+        self.heads = own.q_proj.out_features // own.head_dim
+        self.kv_heads = own.k_proj.out_features // own.head_dim
+        self.scaling = own.scaling
+        self.qkv = form(side_by_side([own.q_proj, own.k_proj, own.v_proj]))
+        self.output = form(own.o_proj)
+        gate_and_up = [feed_forward.gate_proj, feed_forward.up_proj]
+        self.intermediate = feed_forward.gate_proj.out_features
+        # On a CPU one product gains nothing, and halves of its rows are slower to work on (see `prepacked`).
+        self.gate_and_up = nn.ModuleList(map(form, gate_and_up if on_cpu else [side_by_side(gate_and_up)]))
+        self.down = form(feed_forward.down_proj)
+        self.norm_weights = layer.input_layernorm.weight.detach(), layer.post_attention_layernorm.weight.detach()
+        self.epsilon = layer.input_layernorm.variance_epsilon
+
+    def forward(
+        self, hidden: torch.Tensor, angles: list[torch.Tensor], rows: attention.Layout, last: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Maps [tokens, dim] to the same, or to [rows, dim] where only the positions `last` [rows] are asked for."""
+        attended = self._attended(rms_norm(hidden, self.norm_weights[0], self.epsilon), angles, rows, last)
+        hidden = (hidden if last is None else hidden[last]) + self.output(attended)
+        normed = rms_norm(hidden, self.norm_weights[1], self.epsilon)
+        gate, values = (part for linear in self.gate_and_up for part in linear(normed).split(self.intermediate, dim=-1))
+        return hidden + self.down(gated(gate, values))
+
+    def _attended(
+        self, normed: torch.Tensor, angles: list[torch.Tensor], rows: attention.Layout, last: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Returns [tokens, heads * head_dim], or that of the tokens `last`."""
+        heads = self.qkv(normed).unflatten(-1, (-1, self.head_dim))
+        turned = rotate(heads[:, : self.heads + self.kv_heads], *angles)
+        query, key = turned.split([self.heads, self.kv_heads], dim=1)
+        value = heads[:, self.heads + self.kv_heads :]
+        if last is None:
+            return attention.within_rows(query, key, value, rows, self.scaling).flatten(1)
+        return attention.of_last_tokens(query[last], key, value, rows, self.scaling).flatten(1)
+
+
+class TransformersDecoder(nn.Module):
+    """Any decoder, run by transformers; its plain linear layers take another form."""
+
+    def __init__(self, backbone: PreTrainedModel, form: Form) -> None:
+        super().__init__()
+        self.backbone = backbone
+        replace_linears(backbone, form)
+
+    def forward(
+        self, input_ids: torch.Tensor, last: torch.Tensor, rows: attention.Layout | None = None
+    ) -> torch.Tensor:
+        """Returns the hidden states [rows, dim] at the positions `last` [rows] of `input_ids`, flattened.
+
+        These are [1, tokens] where `rows` lays packed rows out, [rows, width] without. Padding stands on the right and
+        needs no mask: no token sees what follows it.
+        """
+        keywords = rows.keywords() if rows else {}
+        hidden = self.backbone(input_ids=input_ids, use_cache=False, **keywords).last_hidden_state
+        return hidden.flatten(0, 1)[last.to(hidden.device)]

@@ -1,0 +1,60 @@
+"""Which form a model's linear layers take, by device and quantization, and how they are put in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from lmsys_ray.members.llama.prepacked import PrepackedLinear
+from lmsys_ray.members.llama.quantized import Fp8Linear, Int8Linear
+
+Form = Callable[[nn.Linear], nn.Module]
+"""Makes what takes the place of a plain linear layer."""
+
+
+def form_for(quantization: str) -> Form:
+    """Returns the form of plain linear layers; beside weights that a library quantized, an adapter's stay plain."""
+    forms: dict[str, Form] = {"none": prepacked_where_possible, "int8_dynamic": Int8Linear, "fp8": Fp8Linear}
+    return forms.get(quantization, as_it_is)
+
+
+def as_it_is(linear: nn.Linear) -> nn.Module:
+    return linear
+
+
+def prepacked_where_possible(linear: nn.Linear) -> nn.Module:
+    """Returns the layer as oneDNN wants it, if it lies on the CPU in a number format that oneDNN multiplies there."""
+    weight = linear.weight
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return linear
+    fast_bfloat16 = weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return PrepackedLinear(linear) if weight.dtype == torch.float32 or fast_bfloat16 else linear
+
+
+def replace_linears(model: nn.Module, form: Form) -> None:
+    """Puts `form` in the place of every plain linear layer below `model`."""
+    for name, module in model.named_children():
+        if type(module) is nn.Linear:
+            setattr(model, name, form(module))
+        else:
+            replace_linears(module, form)
+
+
+def side_by_side(linears: Sequence[nn.Linear]) -> nn.Linear:
+    """Returns one layer that gives the outputs of several of the same inputs, laid end to end.
+
+    One large product keeps a device busier than several small ones, and reads its inputs once.
+    """
+    biases = [linear.bias for linear in linears]
+    weight = torch.cat([linear.weight.detach() for linear in linears])
+    joined = nn.Linear(weight.shape[1], weight.shape[0], bias=any(b is not None for b in biases), device="meta")
+    joined.weight = nn.Parameter(weight, requires_grad=False)
+    if joined.bias is not None:
+        parts = [
+            weight.new_zeros(linear.out_features) if bias is None else bias.detach()
+            for linear, bias in zip(linears, biases, strict=True)
+        ]
+        joined.bias = nn.Parameter(torch.cat(parts), requires_grad=False)
+    return joined

@@ -1,0 +1,57 @@
+"""The element-wise steps between matrix products, as plain functions.
+
+On a GPU each is compiled into one kernel that reads and writes every value once; PyTorch's own form of the norm alone
+makes five passes over memory, and together the steps would take a quarter of the time of an 8-billion-parameter model
+on an H100 (counted in bytes, not measured). On a CPU they run as written: compiling needs a C++ compiler there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from importlib.util import find_spec
+from shutil import which
+from typing import ParamSpec, cast
+
+import torch
+from torch.nn.functional import silu
+
+Arguments = ParamSpec("Arguments")
+
+
+def compiled_on_gpu(function: Callable[Arguments, torch.Tensor]) -> Callable[Arguments, torch.Tensor]:
+    """Compiles a function for inputs on a GPU; the first argument is a tensor.
+
+    That takes Triton, and the C compiler that Triton builds its launchers with; without either it runs as written.
+    """
+    can_compile = find_spec("triton") is not None and any(map(which, ("cc", "gcc", "clang")))
+    compiled = torch.compile(function, dynamic=True) if can_compile else function
+
+    @wraps(function)
+    def chosen(*arguments: Arguments.args, **keywords: Arguments.kwargs) -> torch.Tensor:
+        on_gpu = cast(torch.Tensor, arguments[0]).is_cuda
+        return (compiled if on_gpu else function)(*arguments, **keywords)
+
+    return chosen
+
+
+@compiled_on_gpu
+def rms_norm(inputs: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+    """Divides each vector of [..., dim] by its root mean square, in float32 (Zhang and Sennrich 2019)."""
+    norms = torch.linalg.vector_norm(inputs, dim=-1, keepdim=True, dtype=torch.float32)
+    scales = torch.rsqrt(norms.square() / inputs.shape[-1] + epsilon)
+    return (inputs.float() * scales).to(inputs.dtype).mul_(weight)
+
+
+@compiled_on_gpu
+def rotate(heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
+    """Turns [tokens, heads, dim] by the angles of their positions, [tokens, 1, dim / 2] (RoFormer, Su et al. 2021)."""
+    first, second = heads.chunk(2, dim=-1)
+    turned = torch.addcmul(first * cosine, second, sine, value=-1), torch.addcmul(second * cosine, first, sine)
+    return torch.cat(turned, dim=-1)
+
+
+@compiled_on_gpu
+def gated(gate: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Returns silu(gate) * values (SwiGLU, Shazeer 2020), in the place of `gate`."""
+    return silu(gate, inplace=True).mul_(values)

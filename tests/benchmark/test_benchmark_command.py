@@ -1,0 +1,52 @@
+"""The whole command, every side that a CPU has, on a tiny model."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import tiny_llama
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_the_command_measures_every_side(tmp_path: Path) -> None:
+    sizes = {"max_position_embeddings": 256, "hidden_size": 64, "intermediate_size": 128}
+    model = tiny_llama.make_model(tmp_path / "model", **sizes)
+    adapter = tiny_llama.make_adapter(tmp_path / "adapter", **sizes)
+    sides = ["notebook", "dynamic", "sorted", "packed", "int8_dynamic"]
+    size = ["--rows", "6", "--max-length", "128", "--repeats", "2"]
+    output = tmp_path / "figures.json"
+    command = [sys.executable, str(ROOT / "jobs" / "benchmark.py"), "--model", str(model), "--adapter", str(adapter)]
+    done = subprocess.run(
+        [*command, *size, "--sides", *sides, "--output", str(output)],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "× notebook" in done.stdout
+    content = json.loads(output.read_text())
+    assert content["failed"] == {}
+    assert list(content["sides"]) == sides
+    found = content["sides"]
+    assert found["packed"]["padding_share"] == 0
+    assert found["notebook"]["padding_share"] >= found["dynamic"]["padding_share"] >= found["sorted"]["padding_share"]
+    assert all(found[name]["difference"] < 1e-5 for name in ("notebook", "dynamic", "sorted", "packed"))
+    assert 1e-5 < found["int8_dynamic"]["difference"] < 0.5
+    assert all(len(side["seconds"]) == 2 and side["peak_share"] > 0 for side in found.values())
+    assert content["features"]["features:sparse"]["rows_per_second"] > 0
+
+
+def test_an_adapter_without_its_model_is_refused() -> None:
+    command = [sys.executable, str(ROOT / "jobs" / "benchmark.py"), "--adapter", "somewhere"]
+    done = subprocess.run(
+        command, env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: --adapter needs --model, the model that it was trained on\n"

@@ -1,0 +1,46 @@
+"""How a replica is fitted to its machine."""
+
+import os
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmsys_ray.errors import UsageError
+from lmsys_ray.members.llama import devices
+
+
+@pytest.mark.parametrize(
+    ("threads", "replicas", "expected"),
+    [("auto", "auto", 8), ("auto", 1, 8), ("auto", 3, 2), ("auto", 20, 1), (5, 3, 5)],
+)
+def test_replicas_share_the_cores(
+    monkeypatch: pytest.MonkeyPatch, threads: int | str, replicas: int | str, expected: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
+    assert devices.share_of_cores(threads, replicas) == expected  # type: ignore[arg-type]
+
+
+@given(st.integers(1, 100_000))
+def test_the_budget_is_the_largest_tried_that_fits(room: int) -> None:
+    tried: list[int] = []
+
+    def fits(budget: int) -> bool:
+        tried.append(budget)
+        return budget <= room
+
+    budget = devices.largest_budget(fits)
+    assert budget <= max(room, 512)
+    assert 2 * budget > min(room, devices.MOST_BATCH_TOKENS)
+    assert tried == sorted(tried, reverse=True)
+
+
+def test_fp8_is_refused_where_the_gpu_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A100")
+    with pytest.raises(UsageError, match="quantization: A100 has no fp8 products"):
+        devices.choose_quantization("fp8", 1, 80 << 30)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    assert devices.choose_quantization("fp8", 1, 80 << 30) == "fp8"
