@@ -138,6 +138,7 @@ def test_cells_agree_with_the_decoder(json_path: Path, cell: str, form: str) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 @MANY
 @given(TEXT)
 def test_csv_agrees_with_the_reference_at_length(csv_path: Path, text: bytes) -> None:
@@ -145,6 +146,7 @@ def test_csv_agrees_with_the_reference_at_length(csv_path: Path, text: bytes) ->
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 @MANY
 @given(TEXT, st.integers(1, 40), st.integers(1, 30))
 def test_csv_does_not_depend_on_blocks_at_length(csv_path: Path, text: bytes, block: int, careful: int) -> None:
@@ -152,6 +154,7 @@ def test_csv_does_not_depend_on_blocks_at_length(csv_path: Path, text: bytes, bl
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 @MANY
 @given(CELL, FORM)
 def test_cells_agree_with_the_decoder_at_length(json_path: Path, cell: str, form: str) -> None:
