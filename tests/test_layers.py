@@ -54,7 +54,7 @@ def test_default_needs_nothing() -> None:
         ("members.judge.kind=bert", "members.judge.kind = 'bert' is not accepted; accepted: llama, lightgbm"),
         (
             "members.judge.quantization=int4",
-            "'int4' is not accepted; accepted: 'auto', 'none', 'int8' or 'nf4'",
+            "'int4' is not accepted; accepted: 'auto', 'none', 'int8', 'nf4', 'int8_dynamic' or 'fp8'",
         ),
         (
             "members.judge.replicas=many",

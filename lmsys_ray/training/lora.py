@@ -22,7 +22,7 @@ from ray.train.torch import TorchTrainer, get_device
 
 from lmsys_ray.cluster import Resources, ray_cluster
 from lmsys_ray.errors import RunError, UsageError
-from lmsys_ray.members.llama.devices import use_cores
+from lmsys_ray.members.llama.devices import share_of_cores, use_cores
 from lmsys_ray.readers import expand_inputs
 from lmsys_ray.training.labelled_rows import LabelledRows, read_labelled
 from lmsys_ray.training.lora_data import encode_examples
@@ -162,7 +162,7 @@ def _work(config: dict[str, Any]) -> None:
     settings, files = LoraSettings(**config["settings"]), TrainingFiles(config["directory"])
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
-    use_cores(config["cores"])
+    use_cores(config["cores"] or share_of_cores("auto", "auto"))
     torch.manual_seed(settings.seed)
     try:
         classifier = build_classifier(settings, get_device())
