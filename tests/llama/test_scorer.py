@@ -1,7 +1,6 @@
 """Probabilities: what a plain use of transformers gives, however rows are batched."""
 
 import json
-import os
 import shutil
 import time
 from pathlib import Path
@@ -160,7 +159,7 @@ class SmallDevice(LlamaScorer):
 
 def test_running_out_of_memory_halves_the_budget_for_good(model: str) -> None:
     settings = LlamaSettings(kind="llama", model=model, max_length=128, batch_tokens=1000)
-    table, device = encoded(LENGTHS), SmallDevice(settings)
+    table, device = encoded(LENGTHS), SmallDevice(settings, threads=1)
     device.limit = 150
     np.testing.assert_allclose(device.score(table), scorer(model).score(table), atol=1e-6)
     assert device.batch_tokens <= 150
@@ -172,26 +171,21 @@ def test_running_out_of_memory_halves_the_budget_for_good(model: str) -> None:
 
 
 def test_a_row_that_never_fits_is_an_error_that_says_what_to_do(model: str) -> None:
-    device = SmallDevice(LlamaSettings(kind="llama", model=model, max_length=128))
+    device = SmallDevice(LlamaSettings(kind="llama", model=model, max_length=128), threads=1)
     device.limit = 100
     with pytest.raises(RunError, match="a row of 128 tokens does not fit in the memory of the GPU; lower max_length"):
         device.score(encoded(LENGTHS))
 
 
-def test_threads_are_what_the_caller_says(model: str) -> None:
-    before = torch.get_num_threads()
-    LlamaScorer(LlamaSettings(kind="llama", model=model), threads=1)
-    assert torch.get_num_threads() == 1
-    LlamaScorer(LlamaSettings(kind="llama", model=model))
-    assert torch.get_num_threads() >= before
-
-
-def test_a_replica_computes_on_its_share_of_the_cores(model: str) -> None:
-    cores = len(os.sched_getaffinity(0))
-    LlamaScorer(LlamaSettings(kind="llama", model=model, replicas=cores))
-    assert torch.get_num_threads() == 1
-    LlamaScorer(LlamaSettings(kind="llama", model=model))
-    assert torch.get_num_threads() == cores
+@pytest.mark.parametrize("padding", ["none", "longest"])
+def test_more_cores_change_no_bit(model: str, padding: str) -> None:
+    settings = LlamaSettings.model_validate({"kind": "llama", "model": model, "padding": padding, "batch_tokens": 200})
+    table = encoded(LENGTHS)
+    alone, together = LlamaScorer(settings, threads=1), LlamaScorer(settings, threads=4)
+    expected = alone.score(table)
+    for _ in range(5):
+        np.testing.assert_array_equal(together.score(table), expected)
+    assert together.usage.micro_batches == 5 * alone.usage.micro_batches >= 10
 
 
 @pytest.mark.parametrize("padding", ["none", "longest"])

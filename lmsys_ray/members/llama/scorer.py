@@ -1,6 +1,8 @@
 """The half of the Llama member that holds the model: token ids become P(a), P(b), P(tie)."""
 
 from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +13,9 @@ from lmsys_ray.errors import UnscorableError
 from lmsys_ray.members.llama import attention, devices, packing
 from lmsys_ray.members.llama.loading import load_classifier
 
+Forwarded = tuple[list[np.ndarray], list[torch.Tensor]]
+"""Micro-batches as indices of rows, and the logits [rows, 3] of each."""
+
 
 class LlamaScorer:
     """Scores encoded rows in micro-batches of at most `batch_tokens` slots.
@@ -19,15 +24,23 @@ class LlamaScorer:
     the setting's value, or at the largest that a probe finds to fit, and is halved for good each time the device runs
     out of memory. `threads` overrides the setting.
 
+    On a CPU each core computes a micro-batch of its own: none waits for another within a matrix product, and what a row
+    gets does not depend on how many cores there are.
+
     Raises `UsageError` where the model cannot be loaded or believed.
     """
 
     def __init__(self, settings: LlamaSettings, threads: int | None = None) -> None:
-        devices.use_cores(threads or devices.share_of_cores(settings.threads, settings.replicas))
+        cores = threads or devices.share_of_cores(settings.threads, settings.replicas)
+        devices.use_cores(cores)
         self.settings = settings
         self.usage = packing.Usage()
         self.classifier = load_classifier(settings)
         self.batch_tokens = self._first_budget() if settings.batch_tokens == "auto" else settings.batch_tokens
+        self._cores: ThreadPoolExecutor | None = None
+        if self.classifier.device.type != "cuda" and cores > 1:
+            devices.use_cores(1)
+            self._cores = ThreadPoolExecutor(cores)
 
     def score(self, encoded: pa.Table) -> np.ndarray:
         """Returns float32 probabilities [rows, 3] for a table with the columns of `encode.ENCODED`.
@@ -49,29 +62,40 @@ class LlamaScorer:
         _check_finite(probabilities, rows, self.settings)
         return probabilities
 
-    def _forward_all(self, flat: np.ndarray, starts: np.ndarray) -> tuple[list[np.ndarray], list[torch.Tensor]]:
+    def _forward_all(self, flat: np.ndarray, starts: np.ndarray) -> Forwarded:
         """Runs all rows of `flat` token ids, row i being starts[i]:starts[i + 1]; returns indices and logits."""
         lengths = np.diff(starts)
-        done: list[np.ndarray] = []
-        logits: list[torch.Tensor] = []
-        queue = deque(self._plan(np.arange(len(lengths)), lengths))
+        batches = self._plan(np.arange(len(lengths)), lengths)
+
+        def forward(batch: np.ndarray) -> torch.Tensor:
+            return self._forward([flat[starts[i] : starts[i + 1]] for i in batch])
+
+        if self._cores:
+            logits = list(self._cores.map(forward, batches))
+        else:
+            batches, logits = self._forward_in_turn(forward, batches, lengths)
+        for batch in batches:
+            self.usage.add(lengths[batch], self._slots(lengths[batch]))
+        return batches, logits
+
+    def _forward_in_turn(
+        self, forward: Callable[[np.ndarray], torch.Tensor], batches: list[np.ndarray], lengths: np.ndarray
+    ) -> Forwarded:
+        """Runs `batches` one after another, cut anew where the device's memory does not suffice."""
+        queue, done, logits = deque(batches), [], []
         while queue:
             batch = queue.popleft()
             try:
-                result = self._forward([flat[starts[i] : starts[i + 1]] for i in batch])
+                logits.append(forward(batch))
+                done.append(batch)
             except torch.cuda.OutOfMemoryError:
                 self._shrink(batch, lengths)
                 queue = deque(self._plan(np.concatenate([batch, *queue]), lengths))
-                continue
-            self.usage.add(lengths[batch], self._slots(lengths[batch]))
-            done.append(batch)
-            logits.append(result)
         return done, logits
 
     def _first_budget(self) -> int:
-        if self.classifier.device.type != "cuda":
-            return devices.CPU_BATCH_TOKENS
-        return devices.largest_budget(self._fits)
+        on_gpu = self.classifier.device.type == "cuda"
+        return devices.largest_budget(self._fits) if on_gpu else devices.CPU_BATCH_TOKENS
 
     def _fits(self, budget: int) -> bool:
         """Returns whether the device holds a micro-batch of `budget` tokens in rows as long as they get."""
