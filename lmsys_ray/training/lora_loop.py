@@ -42,6 +42,21 @@ def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
 
+def _parameter_groups(classifier: LoraClassifier, settings: LoraSettings) -> list[dict[str, Any]]:
+    """Returns the adapter and the head, each with its own learning rate.
+
+    AdamW moves every weight by about the learning rate, whatever its gradient: a head over hundreds of large hidden
+    values shifts its logits by their sum. At the adapter's rate that noise drowned what there was to learn.
+    """
+    adapter: list[torch.nn.Parameter] = []
+    head: list[torch.nn.Parameter] = []
+    for name, weight in classifier.named_parameters():
+        if weight.requires_grad:
+            (adapter if ".lora_" in name else head).append(weight)
+    rates = (adapter, settings.learning_rate), (head, settings.head_learning_rate)
+    return [{"params": weights, "lr": rate, "initial_lr": rate} for weights, rate in rates]
+
+
 class LoraLoop:
     """Trains the adapter of `classifier` on `training`, judged on `validation` (None: the last weights are the best).
 
@@ -70,8 +85,7 @@ class LoraLoop:
         self.module: torch.nn.Module = classifier
         if workers > 1:
             self.module = torch.nn.parallel.DistributedDataParallel(classifier)
-        trained = [weight for weight in classifier.parameters() if weight.requires_grad]
-        self.optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        self.optimizer = torch.optim.AdamW(_parameter_groups(classifier, settings), weight_decay=settings.weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=classifier.compute == torch.float16)
         self.progress = Progress(workers=workers)
 
@@ -104,7 +118,7 @@ class LoraLoop:
         self.module.train()
         factor = learning_rate_factor(step, len(self.steps), self.settings.warmup)
         for group in self.optimizer.param_groups:
-            group["lr"] = factor * self.settings.learning_rate
+            group["lr"] = factor * group["initial_lr"]
         loss_sum = 0.0
         for batch in self.steps[step][self.rank :: self.workers]:
             loss = self._loss(batch)

@@ -36,6 +36,7 @@ class LoraOptions(Strict):
 
     epochs: PositiveFloat = 2.0
     learning_rate: PositiveFloat = 3e-4
+    head_learning_rate: PositiveFloat = Field(3e-5, description="of the head, where one step moves every logit at once")
     warmup: float = Field(0.1, ge=0, lt=1, description="the share of the steps in which the learning rate rises")
     weight_decay: float = Field(0.01, ge=0)
     clip: PositiveFloat = Field(1.0, description="the largest norm of the gradient")

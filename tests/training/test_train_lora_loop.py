@@ -36,8 +36,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(base: Path, **changes: object) -> LoraSettings:
-    quick = {"max_length": 128, "epochs": 4, "batch_tokens": 512, "learning_rate": 0.01, "rank": 4, "dtype": "float32"}
-    steps = {"evaluate_steps": 4, "checkpoint_steps": 3}
+    quick = {"max_length": 128, "epochs": 4, "batch_tokens": 512, "rank": 4, "dtype": "float32"}
+    steps = {"learning_rate": 0.01, "head_learning_rate": 0.01, "evaluate_steps": 4, "checkpoint_steps": 3}
     return LoraSettings(**{"input": ["rows.csv"], "output": "out", "model": str(base), **quick, **steps, **changes})
 
 
@@ -81,6 +81,18 @@ def test_it_learns_and_the_scorer_gives_the_probabilities_that_training_saw(base
     assert config["task_type"] == "SEQ_CLS"
     assert "score" in config["modules_to_save"]
     assert config["base_model_name_or_path"] == str(base)
+
+
+def test_the_head_learns_at_a_rate_of_its_own(base: Path, tmp_path: Path) -> None:
+    loop = make_loop(settings(base, learning_rate=1e-20, warmup=0, weight_decay=0), tmp_path)
+    before = loop.classifier.adapter_state()
+    loop._step(0)
+    moved = {
+        name for name, weight in loop.classifier.adapter_state().items() if (weight - before[name]).abs().max() > 1e-6
+    }
+    assert moved == {name for name in before if "score" in name}
+    trained = [weight for weight in loop.classifier.parameters() if weight.requires_grad]
+    assert sorted(map(id, trained)) == sorted(id(w) for group in loop.optimizer.param_groups for w in group["params"])
 
 
 def test_a_killed_training_goes_on_to_the_same_weights(base: Path, tmp_path: Path) -> None:
