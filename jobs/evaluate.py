@@ -3,7 +3,6 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 from lmsys_ray.commands import run_command
 
@@ -22,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         help="id, winner_model_a, winner_model_b, winner_tie, and source where there is one: .csv .jsonl .parquet",
     )
-    parser.add_argument("--output", metavar="DIR", type=Path, help="default: RUN_DIR/evaluation")
+    parser.add_argument("--output", metavar="DIR", help="default: RUN_DIR/evaluation")
     return parser
 
 
@@ -35,11 +34,12 @@ def main() -> None:
     from lmsys_ray.evaluation.report import write_report
     from lmsys_ray.evaluation.tables import show
     from lmsys_ray.run import RunDirectory
+    from lmsys_ray.storage import path_of
 
     run = RunDirectory(arguments.run)
     settings = settings_of(run)
     evaluation = evaluate(join(run, settings, read_labels(arguments.labels)), settings)
-    folder = arguments.output or run.path / "evaluation"
+    folder = path_of(arguments.output) if arguments.output else run.path / "evaluation"
     write_report(evaluation, settings, run, folder)
     show(evaluation, folder)
 

@@ -3,13 +3,16 @@
 import hashlib
 import json
 import os
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
+
+from upath import UPath
 
 from lmsys_ray.config import Settings
 from lmsys_ray.errors import RunError
 from lmsys_ray.readers import expand_inputs
 from lmsys_ray.resources import locate
+from lmsys_ray.storage import AnyPath, exists, path_of, versions
 
 _HASHED_WHOLE = 256 << 20
 """Bytes up to which a file's whole content is its identity; of larger ones size, date and both ends are."""
@@ -20,7 +23,7 @@ _NOTES = {".md", ".png", ".csv", ".jsonl", ".lock"}
 
 def identity(settings: Settings) -> dict[str, Any]:
     """Returns what the rows and scores of a run depend on: the input's content, the settings of ingest, each member."""
-    files = [{"path": path, **_content(Path(path))} for path in expand_inputs(settings.input)]
+    files = [{"path": path, **_content(path_of(path))} for path in expand_inputs(settings.input)]
     ingest = {"input": files, **settings.model_dump(mode="json", include={"shard_rows", "limit", "cells"})}
     return {"ingest": ingest, "members": {name: _member_identity(m) for name, m in settings.members.items()}}
 
@@ -28,20 +31,36 @@ def identity(settings: Settings) -> dict[str, Any]:
 def _member_identity(member: Any) -> dict[str, Any]:
     values = member.model_dump(mode="json", exclude=member.CHANGEABLE)
     for key in ("model", "adapter", "artifacts"):
-        path = Path(locate(values.get(key) or ""))
-        if values.get(key) and path.exists():
+        path = path_of(locate(values.get(key) or ""))
+        if values.get(key) and exists(path):
             values[f"{key}_content"] = _content(path)["digest"]
     return values
 
 
-def _content(path: Path) -> dict[str, Any]:
-    """Returns the size in bytes and a digest of a file, or of the files below a directory that a model consists of."""
+def _content(path: AnyPath) -> dict[str, Any]:
+    """Returns the size in bytes and a digest of a file, or of the files below a directory that a model consists of.
+
+    The digest is that of the content, in object storage that of the etags.
+    """
+    if not isinstance(path, Path):
+        return _content_in_storage(path)
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and p.suffix not in _NOTES)
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.relative_to(path)}\0".encode())
         digest.update(_file_digest(file))
     return {"bytes": sum(file.stat().st_size for file in files), "digest": digest.hexdigest()[:16]}
+
+
+def _content_in_storage(path: UPath) -> dict[str, Any]:
+    found = versions(path)
+    if not found:
+        raise RunError(f"{path} is gone, or holds no file; put it back and start the same command again")
+    if list(found) == [path.name]:
+        return {"bytes": found[path.name]["bytes"], "digest": f"etag {found[path.name]['etag']}"}
+    parts = {name: part for name, part in found.items() if PurePath(name).suffix not in _NOTES}
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return {"bytes": sum(part["bytes"] for part in parts.values()), "digest": f"of etags {digest}"}
 
 
 def _file_digest(file: Path) -> bytes:
@@ -56,7 +75,7 @@ def _file_digest(file: Path) -> bytes:
         return digest.digest()
 
 
-def check_same_run(before: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+def check_same_run(before: dict[str, Any], now: dict[str, Any], path: AnyPath) -> None:
     """Raises `RunError` naming the first thing in which a run directory's identity differs from the present settings.
 
     A member that was added or left out is no difference: it is scored, or not blended.

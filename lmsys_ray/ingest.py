@@ -54,7 +54,8 @@ def ingest(
     """
     done, seen = covered(run)
     on_rows(done.counts.rows)
-    with closing(Rejects(run, done)) as rejects, closing(_ShardWriter(run, shard_rows, done.counts.shards)) as shards:
+    rejects = Rejects(run, done)
+    with closing(_ShardWriter(run, shard_rows, done.counts.shards)) as shards:
         counts = replace(done.counts)
         for file, batch in _behind(batches, done):
             for part in shards.parts(_with_repeats_marked(batch, seen)):
@@ -66,10 +67,10 @@ def ingest(
                 if shards.add(part):
                     done = Covered(replace(counts), file, part["number"][-1].as_py(), _start(part), rejects.bytes)
                 if shards.is_full():
-                    rejects.flush()
+                    rejects.flush(done.rejects_bytes)
                     shards.flush(done)
             on_rows(batch.num_rows)
-        rejects.flush()
+        rejects.flush(done.rejects_bytes)
         shards.finish(done)
         rejects.publish()
         return replace(counts, shards=shards.count)

@@ -1,23 +1,27 @@
 """How far an ingest has come, told by the shards themselves: an interrupted one goes on behind its last whole shard.
 
 Each shard carries, in its metadata, how much of the input it and those before it cover. The rejects found on the way
-lie in a file beside the shards, of which a shard tells how many bytes belong to what it covers.
+lie in files beside the shards, each named by the bytes that it holds of all of them; a shard tells how many bytes
+belong to what it covers.
 """
 
 import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, BinaryIO
+from itertools import count, takewhile
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from lmsys_ray.errors import DamagedError, RunError
+from lmsys_ray import storage
+from lmsys_ray.errors import DamagedError
 from lmsys_ray.readers import BEGINNING, Start
-from lmsys_ray.run import RunDirectory, ahead, read_table, written_whole
+from lmsys_ray.run import RunDirectory, ahead, read_table
 from lmsys_ray.seen_ids import SeenIds
+from lmsys_ray.storage import AnyPath
+
+_PART_BYTES = 4 << 20
+"""Rejects are put into a file of their own where so many wait."""
 
 _KEY = b"lmsys_ray.covered"
 
@@ -67,9 +71,11 @@ class Covered:
 def covered(run: RunDirectory) -> tuple[Covered, SeenIds]:
     """Returns what the whole shards at the beginning of `run` cover, and the ids that they hold."""
     last, seen = Covered(), SeenIds()
-    path = _rejects_path(run)
-    rejects_bytes = path.stat().st_size if path.exists() else 0
-    for table in ahead(_ids_of, _shards(run)):
+    there = storage.names(run.shards)
+    parts = _joined(_parts(there))
+    rejects_bytes = parts[-1].stop if parts else 0
+    shards = takewhile(lambda path: path.name in there, map(run.shard, count()))
+    for table in ahead(_ids_of, shards):
         if table is None or Covered.told_by(table).rejects_bytes > rejects_bytes:
             break
         last = Covered.told_by(table)
@@ -77,22 +83,39 @@ def covered(run: RunDirectory) -> tuple[Covered, SeenIds]:
     return last, seen
 
 
-def _shards(run: RunDirectory) -> Iterator[Path]:
-    number = 0
-    while (path := run.shard(number)).exists():
-        yield path
-        number += 1
-
-
-def _ids_of(path: Path) -> pa.Table | None:
+def _ids_of(path: AnyPath) -> pa.Table | None:
     try:
         return read_table(path, ["id"])
     except DamagedError:
         return None
 
 
-def _rejects_path(run: RunDirectory) -> Path:
-    return run.path / "shards" / run.rejects.name
+class _Part(NamedTuple):
+    """A file of rejects: the bytes from `start` to before `stop` of all."""
+
+    start: int
+    stop: int
+
+    @property
+    def name(self) -> str:
+        return f"rejects-{self.start:012d}-{self.stop:012d}.jsonl"
+
+
+_PART_NAME = re.compile(r"rejects-(\d{12,})-(\d{12,})\.jsonl")
+
+
+def _parts(names: set[str]) -> list[_Part]:
+    found = (_PART_NAME.fullmatch(name) for name in names)
+    return sorted(_Part(int(match[1]), int(match[2])) for match in found if match)
+
+
+def _joined(parts: list[_Part]) -> list[_Part]:
+    """Returns the parts that follow one another from byte 0 on."""
+    joined: list[_Part] = []
+    for part in parts:
+        if part.start == (joined[-1].stop if joined else 0):
+            joined.append(part)
+    return joined
 
 
 class Rejects:
@@ -100,13 +123,22 @@ class Rejects:
 
     def __init__(self, run: RunDirectory, covered: Covered) -> None:
         self._run = run
-        self._path = _rejects_path(run)
+        self._waiting = bytearray()
+        self._parts: list[_Part] = []
         self.bytes = covered.rejects_bytes
-        """How long the file is."""
-        with self._writing():
-            self._path.parent.mkdir(exist_ok=True)
-            self._file: BinaryIO = self._path.open("ab")
-            self._file.truncate(self.bytes)
+        """How many bytes they are."""
+        for part in _parts(storage.names(run.shards)):
+            self._take_over(part, covered.rejects_bytes)
+
+    def _take_over(self, part: _Part, end: int) -> None:
+        """Keeps of a part that is there what lies before byte `end`; where the shards end, so does what they cover."""
+        expected = self._parts[-1].stop if self._parts else 0
+        if part.start == expected and part.stop <= end:
+            self._parts.append(part)
+            return
+        if part.start == expected < end:
+            self._put(part.start, storage.read_bytes(self._run.shards / part.name)[: end - part.start])
+        storage.remove(self._run.shards / part.name)
 
     def write(self, file: str, rows: pa.Table) -> None:
         """Adds the rows of a table as `lmsys_ray.readers.READ` that have a reason."""
@@ -114,30 +146,37 @@ class Rejects:
             record = {"file": file, "row": row["number"], "id": row["id"], "reason": row["reason"]}
             line = (json.dumps(record, ensure_ascii=False) + "\n").encode()
             self.bytes += len(line)
-            with self._writing():
-                self._file.write(line)
+            self._waiting += line
+        if len(self._waiting) >= _PART_BYTES:
+            self.flush(self.bytes)
 
-    def flush(self) -> None:
-        """Hands what was written to the system, so that a process killed afterwards loses nothing of it."""
-        with self._writing():
-            self._file.flush()
+    def flush(self, covered: int) -> None:
+        """Puts down what waits, before a shard says that it covers the first `covered` bytes."""
+        start = self.bytes - len(self._waiting)
+        place = max(0, covered - start)
+        for at, data in ((start, self._waiting[:place]), (start + place, self._waiting[place:])):
+            self._put(at, bytes(data))
+        self._waiting.clear()
+
+    def _put(self, start: int, data: bytes) -> None:
+        if data:
+            part = _Part(start, start + len(data))
+            storage.write_bytes(self._run.shards / part.name, data)
+            self._parts.append(part)
 
     def publish(self) -> None:
-        """Makes them the run's rejects."""
-        self.flush()
-        with written_whole(self._run.rejects) as aside:
-            shutil.copyfile(self._path, aside)
+        """Makes them the run's rejects; raises `DamagedError` where a part is not as it was written."""
+        with storage.written_whole(self._run.rejects) as aside, aside.open("wb") as file:
+            for data in ahead(self._read, self._parts):
+                file.write(data)
 
-    def close(self) -> None:
-        with self._writing():
-            self._file.close()
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _read(self, part: _Part) -> bytes:
+        path = self._run.shards / part.name
         try:
-            yield
-        except OSError as error:
-            raise RunError(
-                f"{self._path} cannot be written ({error.strerror}); mend that and start the same command again, "
-                "what is done is kept, or choose another --output"
-            ) from None
+            data = storage.read_bytes(path)
+        except FileNotFoundError:
+            data = b""
+        if len(data) != part.stop - part.start:
+            storage.remove(path)  # so that the next ingest goes on before it
+            raise DamagedError(f"{path} is damaged or gone; a start of score.py makes it again")
+        return data

@@ -1,7 +1,8 @@
 """Layers a run's settings: packaged preset, then config file, then flags; OmegaConf merges, pydantic checks."""
 
 import difflib
-from collections.abc import Sequence
+import io
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -13,6 +14,8 @@ from pydantic import BaseModel, ValidationError
 from lmsys_ray.config import MemberSettings
 from lmsys_ray.errors import UsageError
 from lmsys_ray.resources import DIRECTORY
+from lmsys_ray.storage import path_of, read_bytes
+from lmsys_ray.storage_errors import refuse_credentials
 
 PRESETS = DIRECTORY / "presets"
 DEFAULT_PRESET = "default"
@@ -49,7 +52,7 @@ def _preset(name: str) -> DictConfig:
 
 def _config(path: str) -> DictConfig:
     try:
-        loaded = OmegaConf.load(path)
+        loaded = OmegaConf.load(io.StringIO(read_bytes(path_of(path)).decode()))
     except FileNotFoundError:
         raise UsageError(f"--config: {path} does not exist; give the path of a YAML file") from None
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
@@ -76,12 +79,27 @@ def _first_line(error: Exception) -> str:
 def checked(model: type[Model], values: dict[str, Any]) -> Model:
     """Returns `values` as the settings object `model`.
 
-    Raises `UsageError` with one line for the first fault: the key, the value, and what is accepted.
+    Raises `UsageError` with one line for the first fault: the key, the value, and what is accepted; of a credential in
+    a URL the key alone.
     """
+    for key, text in _texts(values):
+        refuse_credentials(text, f"settings: {key}: ")
     try:
         return model.model_validate(values)
     except ValidationError as error:
         raise UsageError(_sentence(model, error.errors())) from None
+
+
+def _texts(values: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yields the texts among nested settings with their keys."""
+    if isinstance(values, dict):
+        for name, value in values.items():
+            yield from _texts(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from _texts(value, key)
+    elif isinstance(values, str):
+        yield key, values
 
 
 def _sentence(model: type[BaseModel], faults: list[Any]) -> str:

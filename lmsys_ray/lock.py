@@ -4,6 +4,7 @@ import json
 import threading
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from types import TracebackType
 
@@ -59,7 +60,8 @@ class RunLock:
         self._lost: RunError | None = None
 
     def __enter__(self) -> "RunLock":
-        while not (self._run.create_lock(self._own.text()) or self._take_over()):
+        # Looked at again: a store may say that it is there where the answer to the first try was lost.
+        while not (self._run.create_lock(self._own.text()) or self._is_own() or self._take_over()):
             pass
         self._keeper.start()
         return self
@@ -69,8 +71,9 @@ class RunLock:
     ) -> None:
         self._done.set()
         self._keeper.join()
-        if self._is_own():
-            self._run.remove_lock()
+        with suppress(RunError):  # Out of reach, it is stale and taken over; what went wrong before is to be told.
+            if self._is_own():
+                self._run.remove_lock()
 
     def check(self) -> None:
         """Raises `RunError` where another start has taken the lock over, or it cannot be renewed."""

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 from lmsys_ray.errors import RunError
-from lmsys_ray.run import written_whole
+from lmsys_ray.storage import AnyPath, written_whole
 
 _REMEDY = "remove the run directory and start the command again"
 HEADER = ["id", "winner_model_a", "winner_model_b", "winner_tie"]
@@ -19,12 +19,12 @@ _BLOCK_BYTES = 16 << 20
 
 
 def write_submission(
-    path: Path, shards: Iterable[tuple[pa.ChunkedArray, np.ndarray]], ids: Iterator[pa.ChunkedArray], lines: int
+    path: AnyPath, shards: Iterable[tuple[pa.ChunkedArray, np.ndarray]], ids: Iterator[pa.ChunkedArray], lines: int
 ) -> None:
     """Writes `shards` of (ids, probabilities [rows, 3]) as one CSV.
 
     The written file is read back and compared with the `ids` that the run promised, `lines` in number, before it is
-    renamed to `path`. Raises `RunError` where it does not hold.
+    put at `path`. Raises `RunError` where it does not hold.
     """
     with written_whole(path) as aside:
         with aside.open("w", encoding="utf-8", newline="") as file:

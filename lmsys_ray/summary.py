@@ -36,5 +36,6 @@ def _pass_line(name: str, report: Report) -> str:
     if not rows:
         return f"{name}: nothing to score, all shards were done"
     line = f"{name}: {rows:,} rows in {seconds:,.1f} s, {rows / seconds:,.1f} rows/s"
-    tokens = report.tokens.get(name)
-    return f"{line}, {tokens:,} tokens, {tokens / seconds:,.0f} tokens/s" if tokens else line
+    tokens, nodes = report.tokens.get(name), len(report.nodes.get(name, ()))
+    line += f", {tokens:,} tokens, {tokens / seconds:,.0f} tokens/s" if tokens else ""
+    return f"{line}, on {nodes} nodes" if nodes > 1 else line

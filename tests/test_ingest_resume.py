@@ -143,8 +143,10 @@ def test_damaged_shard_or_lost_rejects_are_made_again(tmp_path: Path, damage: st
     files = write_inputs(tmp_path, 60)
     counts, run = run_ingest(tmp_path / "run", LocalRows(files))
     before = made(run)
-    path = run.shard(3) if damage == "shard" else run.path / "shards" / "rejects.jsonl"
-    path.write_bytes(path.read_bytes()[:-20])
+    if damage == "shard":
+        run.shard(3).write_bytes(run.shard(3).read_bytes()[:-20])
+    else:
+        sorted(run.shards.glob("rejects-*"))[2].unlink()
     assert run_ingest(tmp_path / "run", LocalRows(files))[0] == counts
     assert made(run) == before
 
@@ -153,8 +155,8 @@ def test_run_directory_that_cannot_be_written_is_one_sentence(tmp_path: Path) ->
     files = write_inputs(tmp_path, 20)
     run = RunDirectory(tmp_path / "run")
     run.prepare()
-    (run.path / "shards" / "rejects.jsonl").mkdir()
-    with pytest.raises(RunError, match=r"rejects\.jsonl cannot be written \(Is a directory\); mend that and start"):
+    run.shard(0).mkdir()
+    with pytest.raises(RunError, match=r"00000\.parquet cannot be read \(Is a directory\); mend that and start"):
         ingest(LocalRows(files), run, 4, fail_on_reject=False, on_rows=lambda rows: None)
 
 

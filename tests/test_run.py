@@ -11,7 +11,8 @@ import pytest
 from lmsys_ray.config import Settings
 from lmsys_ray.errors import DamagedError, RunError
 from lmsys_ray.identity import check_same_run, identity
-from lmsys_ray.run import RunDirectory, read_table, write_table, written_whole
+from lmsys_ray.run import RunDirectory, read_table, write_table
+from lmsys_ray.storage import written_whole
 
 
 def settings(folder: Path, **member: object) -> Settings:

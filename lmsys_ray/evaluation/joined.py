@@ -18,6 +18,7 @@ from lmsys_ray.evaluation.scripts import script_of
 from lmsys_ray.layers import checked
 from lmsys_ray.run import RunDirectory, read_table
 from lmsys_ray.scores import failed_set_aside
+from lmsys_ray.storage import read_bytes
 from lmsys_ray.training.folds import prompt_groups
 
 
@@ -59,7 +60,7 @@ def settings_of(run: RunDirectory) -> Settings:
     """Returns the settings that a run was last started with; raises `UsageError` where it is no run directory."""
     path = run.path / "settings.yaml"
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.safe_load(read_bytes(path))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:160]
         raise UsageError(f"--run: {path} cannot be read ({reason}); name a run directory of score.py") from None

@@ -5,7 +5,6 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from gzip import BadGzipFile
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 from lmsys_ray.errors import RunError, UsageError
 from lmsys_ray.readers.csv_records import BrokenRecord, csv_records
 from lmsys_ray.readers.files import file_format, open_bytes
+from lmsys_ray.storage import arrow_input, exists, is_directory, path_of
 
 COLUMNS = ("winner_model_a", "winner_model_b", "winner_tie")
 """The one-hot label columns, in the order of `lmsys_ray.CLASSES`."""
@@ -44,7 +44,7 @@ def read_labels(path: str) -> Labels:
     Raises `UsageError` where the file or a column is missing, `RunError` for labels that are not one-hot, for an id
     that stands there twice, and where no label is left.
     """
-    if not Path(path).is_file():
+    if not exists(path_of(path)) or is_directory(path_of(path)):
         raise UsageError(f"--labels: {path} is no file; give a .csv, .jsonl or .parquet file with {_listed()}")
     ids: dict[str, int] = {}
     classes, sources, unreadable = [], [], 0
@@ -112,7 +112,7 @@ def _jsonl_records(path: str) -> Iterator[_Record | None]:
 
 
 def _parquet_records(path: str) -> Iterator[_Record | None]:
-    with pq.ParquetFile(path) as file:
+    with arrow_input(path_of(path)) as source, pq.ParquetFile(source) as file:
         for batch in file.iter_batches(columns=_wanted(path, file.schema_arrow.names)):
             yield from batch.to_pylist()
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -15,18 +14,19 @@ from lmsys_ray.evaluation.evaluate import EVERYTHING, NOTHING, Evaluation, Slice
 from lmsys_ray.evaluation.fitting import Mix
 from lmsys_ray.evaluation.position import MEASURES
 from lmsys_ray.metrics import LEVEL, METRICS, RESAMPLES, Estimate
-from lmsys_ray.run import RunDirectory, written_whole
+from lmsys_ray.run import RunDirectory
+from lmsys_ray.storage import AnyPath, make_folder, write_bytes, written_whole
 
 Json = dict[str, Any]
 
 
-def write_report(evaluation: Evaluation, settings: Settings, run: RunDirectory, folder: Path) -> None:
+def write_report(evaluation: Evaluation, settings: Settings, run: RunDirectory, folder: AnyPath) -> None:
     """Writes evaluation.json, reliability.png and blend.yaml into `folder`, each whole."""
     figures = json.dumps(as_json(evaluation), indent=2, ensure_ascii=False) + "\n"
     blend = blend_settings(settings, evaluation.fits[EVERYTHING].mix, str(run.path))
+    make_folder(folder)
     for name, text in {"evaluation.json": figures, "blend.yaml": blend}.items():
-        with written_whole(folder / name) as aside:
-            aside.write_text(text, encoding="utf-8")
+        write_bytes(folder / name, text.encode())
     with written_whole(folder / "reliability.png") as aside:
         draw_reliability(evaluation, aside)
 

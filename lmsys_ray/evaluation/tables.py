@@ -1,7 +1,6 @@
 """Shows an evaluation on a terminal."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -10,6 +9,7 @@ from rich.table import Table
 from lmsys_ray.evaluation.evaluate import FITTED, IN_USE, NOTHING, Evaluation, Slice
 from lmsys_ray.evaluation.report import verdict
 from lmsys_ray.metrics import METRICS, Estimate
+from lmsys_ray.storage import AnyPath
 
 _WIDTH_OF_FILES = 160
 _DIGITS = (4, 3, 3, 3)
@@ -25,7 +25,7 @@ _POSITION_TITLES = (
 )
 
 
-def show(evaluation: Evaluation, folder: Path) -> None:
+def show(evaluation: Evaluation, folder: AnyPath) -> None:
     """Prints what was joined, a table for each question, and what lies in `folder` now."""
     console = _terminal()
     for line in _count_lines(evaluation):
@@ -50,7 +50,7 @@ def _terminal() -> Console:
     return console if console.is_terminal else Console(highlight=False, markup=False, width=_WIDTH_OF_FILES)
 
 
-def _closing_lines(evaluation: Evaluation, folder: Path) -> list[str]:
+def _closing_lines(evaluation: Evaluation, folder: AnyPath) -> list[str]:
     outcome = verdict(evaluation, FITTED, IN_USE)
     return [
         f"the fitted blend, out of fold, against the blend in use: {outcome}",

@@ -10,6 +10,7 @@ from lmsys_ray.errors import RunError, UsageError
 from lmsys_ray.readers.files import missing_columns
 from lmsys_ray.readers.json_lines import cell_text
 from lmsys_ray.readers.records import Records
+from lmsys_ray.storage import arrow_input, path_of
 
 _BATCH_ROWS = 256
 _BUFFER_BYTES = 1 << 20
@@ -23,11 +24,11 @@ def read_parquet(path: str, columns: Sequence[str], at: int) -> Iterator[Records
     Raises `UsageError` for a file that is not Parquet, lacks one of `columns` or has another type there, `RunError` for
     a damaged one.
     """
-    try:
-        file = pq.ParquetFile(path, buffer_size=_BUFFER_BYTES)
-    except pa.ArrowInvalid:
-        raise UsageError(f"input: {path} is no Parquet file, or it is cut short; fetch it again") from None
-    with file:
+    with arrow_input(path_of(path)) as source:
+        try:
+            file = pq.ParquetFile(source, buffer_size=_BUFFER_BYTES)
+        except pa.ArrowInvalid:
+            raise UsageError(f"input: {path} is no Parquet file, or it is cut short; fetch it again") from None
         if set(columns) - set(file.schema_arrow.names):
             raise missing_columns(path, columns, file.schema_arrow.names)
         group, done = at, 0

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from lmsys_ray import CLASSES
 from lmsys_ray.config import LightGBMSettings
 from lmsys_ray.conversations import CELLS
+from lmsys_ray.local_copies import local_copy
 from lmsys_ray.members.lightgbm.artifacts import load
 from lmsys_ray.members.lightgbm.features import Features
 from lmsys_ray.resources import locate
@@ -31,7 +32,7 @@ class LightGBMScorer:
 
         Raises `UsageError` or `RunError` where they are not there, damaged or do not fit each other.
         """
-        artifacts = load(locate(settings.artifacts))
+        artifacts = load(local_copy(locate(settings.artifacts)))
         self._boosters = artifacts.boosters
         features = artifacts.features()
         # Terms that no tree asks for need not be counted: most of a vocabulary.

@@ -1,18 +1,12 @@
 """GGUF files, converted once into transformers directories that load at once afterwards."""
 
 import hashlib
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
-from filelock import FileLock
-from platformdirs import user_cache_path
-
 from lmsys_ray.errors import UsageError
+from lmsys_ray.local_copies import cache_directory, made_once
 from lmsys_ray.members.llama.quiet import quiet_libraries
 
-CACHE_VARIABLE = "LMSYS_RAY_CACHE"
 _SAMPLE = 1 << 20
 
 
@@ -26,42 +20,27 @@ def converted(file: Path) -> Path:
     Raises `UsageError` where the file cannot be read or written anew.
     """
     target = cache_directory() / "gguf" / f"{file.stem}-{_fingerprint(file)}"
-    if not target.is_dir():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(target.with_name(f"{target.name}.lock")):
-            if not target.is_dir():
-                _convert(file, target)
-    return target
-
-
-def cache_directory() -> Path:
-    """Returns where converted weights are kept."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen).expanduser() if chosen else user_cache_path("lmsys_ray", appauthor=False)
+    return made_once(target, lambda aside: _convert(file, aside))
 
 
 def _convert(file: Path, target: Path) -> None:
     import torch
     from transformers import AutoModel, AutoTokenizer, GgufConfig
 
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         with quiet_libraries():
             tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-            tokenizer.save_pretrained(aside)
+            tokenizer.save_pretrained(target)
             model = AutoModel.from_pretrained(
                 file.parent,
                 gguf_file=file.name,
                 dtype=torch.float32,
                 quantization_config=GgufConfig(dequantize=True),
             )
-            model.save_pretrained(aside)
-        aside.rename(target)
+            model.save_pretrained(target)
     except (OSError, ValueError, KeyError, IndexError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UsageError(f"model: {file} cannot be converted ({reason}); fetch the file again, or another") from None
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _fingerprint(file: Path) -> str:

@@ -8,6 +8,7 @@ from huggingface_hub.errors import HFValidationError
 from tokenizers import Tokenizer
 
 from lmsys_ray.errors import UsageError
+from lmsys_ray.local_copies import local_copy
 from lmsys_ray.members.llama import gguf
 from lmsys_ray.resources import PREFIX, SMOLLM2, SMOLLM2_WHEEL, locate
 
@@ -21,7 +22,7 @@ def model_directory(name: str, files: tuple[str, ...] = (*TOKENIZER_FILES, *WEIG
 
     Raises `UsageError` where the model cannot be had.
     """
-    path = Path(locate(name)).expanduser()
+    path = local_copy(locate(name), files)
     if path.is_file():
         if path.suffix.lower() != ".gguf":
             raise UsageError(f"model: {name} is a file but no GGUF file; name a transformers directory or a .gguf file")
@@ -34,7 +35,7 @@ def adapter_directory(name: str) -> Path:
 
     Raises `UsageError` where it cannot be had.
     """
-    path = Path(locate(name)).expanduser()
+    path = local_copy(locate(name), ADAPTER_FILES)
     return path if path.is_dir() else _fetched(name, "adapter", ADAPTER_FILES)
 
 
