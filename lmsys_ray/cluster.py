@@ -9,17 +9,30 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import ray
+import yaml
 from ray.data import DataContext
+
+_LAUNCHED = Path("~/ray_bootstrap_config.yaml")
+"""Where `ray up` leaves the cluster file on the head, on which submitted jobs run their drivers."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What the cluster has, in whole devices."""
+    """What the cluster has, in whole devices, and what it may come to have."""
 
     cpus: int
     gpus: int
+    grows: bool = False
+    """Whether nodes may join: not where Ray runs on this machine alone."""
+    starts_gpus: bool = False
+    """Whether its autoscaler is known to start nodes with GPUs."""
+
+    def now(self) -> "Resources":
+        """Returns the same cluster as it is now."""
+        return _resources(self.grows)
 
 
 @contextmanager
@@ -30,12 +43,12 @@ def ray_cluster() -> Iterator[Resources]:
     127.0.0.1 alone and has no dashboard.
     """
     standing = ray.is_initialized()
+    submitted = "RAY_ADDRESS" in os.environ
     if not standing:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Ray 2.60 prints, at its level ERROR, a warning for every actor pool of Ray Data that no caller can avoid.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        submitted = "RAY_ADDRESS" in os.environ
         with _native_output_held(), _sigterm_kept():
             ray.init(
                 address=None if submitted else "local",
@@ -44,11 +57,28 @@ def ray_cluster() -> Iterator[Resources]:
                 log_to_driver=False,
             )
     _set_up_ray_data()
-    found = ray.cluster_resources()
-    yield Resources(cpus=max(1, int(found.get("CPU", 1))), gpus=int(found.get("GPU", 0)))
+    yield _resources(grows=standing or submitted)
     # Not after an error: other threads may be waiting for Ray, whose core then ends the process without a word.
     if not standing:
         ray.shutdown()
+
+
+def _resources(grows: bool) -> Resources:
+    found = ray.cluster_resources()
+    cpus, gpus = max(1, int(found.get("CPU", 1))), int(found.get("GPU", 0))
+    return Resources(cpus, gpus, grows, grows and launched_with_gpus())
+
+
+def launched_with_gpus() -> bool:
+    """Returns whether this node is the head of a cluster of `ray up` that has a type of workers with GPUs.
+
+    Ray itself does not tell: what its autoscaler may start is written down nowhere but in the file it was given.
+    """
+    path = _LAUNCHED.expanduser()
+    if not path.is_file():
+        return False
+    types = yaml.safe_load(path.read_text(encoding="utf-8")).get("available_node_types", {}).values()
+    return any(node.get("resources", {}).get("GPU", 0) > 0 < node.get("max_workers", 0) for node in types)
 
 
 @contextmanager

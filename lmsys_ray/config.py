@@ -18,7 +18,9 @@ class Strict(BaseModel):
 class LlamaSettings(Strict):
     """A decoder-only transformer with a head of three labels, a LoRA adapter on it or not."""
 
-    CHANGEABLE: ClassVar = {"weight", "replicas", "gpus_per_replica", "batch_tokens", "threads"}
+    CHANGEABLE: ClassVar = {
+        *("weight", "device", "replicas", "max_replicas", "gpus_per_replica", "batch_tokens", "threads")
+    }
     """What may change between two starts of a run: it moves no probability beyond rounding."""
 
     kind: Literal["llama"]
@@ -38,12 +40,25 @@ class LlamaSettings(Strict):
         description="tokens of a micro-batch, padding included; auto: the most, up to a limit, that the GPU holds",
     )
     swap: bool = Field(False, description="score each row as A/B and as B/A and average the two, at twice the cost")
-    replicas: PositiveInt | Literal["auto"] = Field("auto", description="auto: one per GPU, one where there is none")
-    gpus_per_replica: float = Field(1, gt=0)
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        "auto", description="what a replica runs on; auto: GPUs where the cluster has some, or is known to start some"
+    )
+    replicas: PositiveInt | Literal["auto"] = Field(
+        "auto", description="auto: one per GPU, also on nodes that join during a pass; one on a CPU"
+    )
+    max_replicas: PositiveInt = Field(256, description="replicas that auto asks a cluster for at most")
+    gpus_per_replica: float = Field(1, gt=0, description="a whole number above 1: the model lies on several GPUs")
     threads: PositiveInt | Literal["auto"] = Field(
         "auto", description="CPU cores of a replica; auto: all, shared out evenly where replicas is a number"
     )
     weight: float = Field(1.0, ge=0)
+
+    @field_validator("gpus_per_replica")
+    @classmethod
+    def _whole_above_one(cls, value: float) -> float:
+        if value > 1 and value != int(value):
+            raise ValueError("a share of one GPU, or a whole number of them")
+        return value
 
 
 class LightGBMSettings(Strict):

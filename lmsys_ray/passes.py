@@ -6,6 +6,7 @@ conversations themselves never pass through the driver.
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -14,16 +15,17 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import ray
 import ray.data
 from pydantic import TypeAdapter
 from ray.exceptions import RayError, RayTaskError
 
-from lmsys_ray.cluster import Resources
 from lmsys_ray.config import LightGBMSettings, LlamaSettings, MemberSettings, Settings
 from lmsys_ray.conversations import CellForm
 from lmsys_ray.errors import DamagedError, RunError
 from lmsys_ray.isolation import compute_rows
 from lmsys_ray.members import make_encoder, make_scorer
+from lmsys_ray.pools import Pool
 from lmsys_ray.readers import BEGINNING, Start, read_rows
 from lmsys_ray.run import RunDirectory, read_table, write_table
 from lmsys_ray.scores import both_orders, merged, rows_between, scorable, score_table, with_failed
@@ -46,6 +48,8 @@ class ScoredShard:
     tokens: int
     reasons: list[str]
     """Why rows could not be scored, one for each."""
+    node: str
+    """The node of the cluster whose actor wrote it."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ def _read(batch: pa.Table, form: CellForm, limit: int | None) -> Iterator[pa.Tab
 
 
 def run_pass(
-    run: RunDirectory, settings: Settings, name: str, shards: Sequence[int], cluster: Resources, watchdog: Watchdog
+    run: RunDirectory, settings: Settings, name: str, shards: Sequence[int], pool: Pool, watchdog: Watchdog
 ) -> Iterator[ScoredShard]:
     """Scores `shards` with the member `name` and yields each as it is written, in no particular order.
 
@@ -118,7 +122,7 @@ def run_pass(
     work = _Work(str(run.path), name, member.model_dump_json(), watchdog.ledger, settings.max_deaths)
     items = [{"shard": shard} for shard in shards]
     encoding = partial(_encode, work=work, cells=settings.cells)
-    for row in dispatch(items, encoding, _ShardScorer, {"work": work}, _pool(member, cluster)):
+    for row in dispatch(items, encoding, _ShardScorer, {"work": work}, pool):
         yield ScoredShard(name, **row)
 
 
@@ -127,16 +131,22 @@ def dispatch(
     encode: Callable[[pa.Table], pa.Table],
     scorer: type,
     arguments: dict[str, Any],
-    pool: dict[str, Any],
+    pool: Pool,
 ) -> Iterator[dict[str, Any]]:
     """Yields what becomes of `items`, in no particular order: each is encoded by a CPU task, then goes to an actor.
 
-    The actors are `scorer(**arguments)`, as many as `pool` says; an item goes to whichever is free.
+    The actors are `scorer(**arguments)`. An item goes to one that is free, and none waits behind another, so that the
+    end of a pass is no longer than its longest item. All actors are asked for at once: as nodes join, those that found
+    no room start there, and each ends when there is no item left for it. (A pool between two sizes grows by what Ray
+    Data thinks is its share: beside a second dataset that is nothing on nodes with one GPU each.)
     """
-    one_shard: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
+    one_item: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
     dataset: ray.data.Dataset = ray.data.from_items(list(items), override_num_blocks=min(len(items), _MOST_BLOCKS))
-    dataset = dataset.map_batches(encode, num_cpus=_ENCODE_CPUS, **one_shard)
-    dataset = dataset.map_batches(scorer, fn_constructor_kwargs=arguments, **one_shard, **pool)
+    dataset.context.target_max_block_size = 1  # What is encoded leaves item by item, however many share a task.
+    dataset = dataset.map_batches(encode, num_cpus=_ENCODE_CPUS, **one_item)
+    actors = ray.data.ActorPoolStrategy(size=pool.size, max_tasks_in_flight_per_actor=1)
+    reserved: dict[str, Any] = {"compute": actors, "num_cpus": pool.cpus, "num_gpus": pool.gpus}
+    dataset = dataset.map_batches(scorer, fn_constructor_kwargs=arguments, **one_item, **reserved)
     with _sentences():
         yield from dataset.iter_rows()
 
@@ -158,27 +168,6 @@ class _Work:
 
     def reporter(self, step: str) -> Reporter:
         return Reporter(self.ledger, self.name, step, self.max_deaths)
-
-
-def _pool(settings: LlamaSettings | LightGBMSettings, cluster: Resources) -> dict:
-    """Returns the actors' pool and what each reserves.
-
-    GPU actors reserve no CPU, and CPU actors half of one at most, so that reading and encoding always find room.
-    """
-    if isinstance(settings, LightGBMSettings):
-        size = max(1, cluster.cpus // 2) if settings.workers == "auto" else settings.workers
-        return {"compute": ray.data.ActorPoolStrategy(size=size), "num_cpus": 0.5}
-    if not cluster.gpus:
-        size = 1 if settings.replicas == "auto" else settings.replicas
-        return {"compute": ray.data.ActorPoolStrategy(size=size), "num_cpus": 0.5}
-    most = max(1, int(cluster.gpus // settings.gpus_per_replica))
-    size = most if settings.replicas == "auto" else settings.replicas
-    if size > most:
-        raise RunError(
-            f"replicas = {size} need {size * settings.gpus_per_replica:g} GPUs, the cluster has {cluster.gpus}"
-        )
-    pool = ray.data.ActorPoolStrategy(min_size=1, max_size=size, initial_size=size)
-    return {"compute": pool, "num_gpus": settings.gpus_per_replica, "num_cpus": 0}
 
 
 def _encode(batch: pa.Table, work: _Work, cells: CellForm) -> pa.Table:
@@ -219,6 +208,8 @@ class _ShardScorer:
         self._failure: RunError | None = None
         settings = work.settings
         self._swap = settings.swap
+        if not ray.get_gpu_ids():
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # GPUs that it has not reserved are another actor's.
         try:
             with work.reporter("load").loading():
                 self._scorer = make_scorer(settings)
@@ -239,8 +230,9 @@ class _ShardScorer:
             write_table(scores, path)
         reasons = scores["reason"].drop_null().to_pylist() if "reason" in scores.column_names else []
         tokens = pc.sum(scores["tokens"]).as_py() or 0 if "tokens" in scores.column_names else 0
-        counts = {"shard": [shard], "rows": [scores.num_rows - len(reasons)], "tokens": [tokens]}
-        return pa.table({**counts, "reasons": pa.array([reasons], pa.list_(pa.string()))})
+        node = ray.get_runtime_context().get_node_id()
+        told = {"shard": [shard], "rows": [scores.num_rows - len(reasons)], "tokens": [tokens], "node": [node]}
+        return pa.table({**told, "reasons": pa.array([reasons], pa.list_(pa.string()))})
 
     def _score(self, shard: int, encoded: pa.Table, encode_failures: dict[int, str]) -> pa.Table:
         orders = 2 if self._swap else 1

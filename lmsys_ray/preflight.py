@@ -1,19 +1,18 @@
 """What can be known to fail before a run starts anything: names that lead nowhere."""
 
-from pathlib import Path
-
 from lmsys_ray.config import LightGBMSettings, LlamaSettings, Settings
 from lmsys_ray.errors import UsageError
 from lmsys_ray.readers import check_columns, expand_inputs
 from lmsys_ray.resources import PREFIX, locate
+from lmsys_ray.storage import exists, is_directory, path_of
 
 
 def check(settings: Settings) -> None:
     """Raises `UsageError` for inputs, models or artefacts that do not exist, and for inputs without a needed column."""
     for file in expand_inputs(settings.input):
         check_columns(file)
-    output = Path(settings.output)
-    if output.exists() and not output.is_dir():
+    output = path_of(settings.output)
+    if exists(output) and not is_directory(output):
         raise UsageError(f"settings: output = {output} is a file; name a directory")
     for name, member in settings.members.items():
         for key in ("artifacts",) if isinstance(member, LightGBMSettings) else ("model", "adapter"):
@@ -25,7 +24,7 @@ def check(settings: Settings) -> None:
 def _check_path(key: str, value: str, hub: bool) -> None:
     """A name with one slash at most, and no sign of a path, may be a hub id."""
     located = locate(value)
-    if Path(located).expanduser().exists():
+    if exists(path_of(located).expanduser()):
         return
     may_be_hub = hub and (located.startswith(PREFIX) or (located.count("/") <= 1 and located[0] not in "/.~"))
     if not may_be_hub or located.endswith(".gguf"):

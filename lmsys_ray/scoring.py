@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import yaml
 
 from lmsys_ray import __version__
+from lmsys_ray.arrivals import Arrivals
 from lmsys_ray.blend import aligned, blend, normalised, with_prior
 from lmsys_ray.cluster import Resources, ray_cluster
 from lmsys_ray.config import LightGBMSettings, Settings
@@ -24,10 +24,12 @@ from lmsys_ray.ingest import ingest
 from lmsys_ray.ingest_progress import Ingested
 from lmsys_ray.lock import RunLock
 from lmsys_ray.passes import ScoredShard, read_files, run_pass
+from lmsys_ray.pools import Pool, pool
 from lmsys_ray.progress import Display
 from lmsys_ray.rejects import refusal, too_many, unscorable
 from lmsys_ray.run import RunDirectory, ahead, read_table
 from lmsys_ray.scores import failed_set_aside
+from lmsys_ray.storage import path_of
 from lmsys_ray.submission import write_submission
 from lmsys_ray.watchdog import Watchdog
 
@@ -43,6 +45,8 @@ class Report:
     """Real tokens that each Llama member scored in this start."""
     unscorable: list[dict[str, Any]] = field(default_factory=list)
     """Rows that ingest took and a member could not score, as they stand in the list of rejects."""
+    nodes: dict[str, Counter[str]] = field(default_factory=dict)
+    """How many shards each node of the cluster scored in this start, for each member."""
     deaths: Counter[str] = field(default_factory=Counter)
     """Processes of each member that died in this start, or were ended because they hung."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -60,7 +64,7 @@ def score(settings: Settings, display: Display) -> Report:
     Raises `RunError` with one sentence where the job cannot go on; what was done until then stays, and the same
     command goes on from there.
     """
-    run = RunDirectory(Path(settings.output).absolute())
+    run = RunDirectory(path_of(settings.output).absolute())
     with RunLock(run) as lock:
         return _Start(settings, display, run, lock).work()
 
@@ -86,7 +90,8 @@ class _Start:
             except DamagedError as damage:
                 self._mend(manifest, damage)
                 self._finish(manifest)
-        manifest["last_start"] = {"seconds": self._report.seconds, "scored": self._report.scored}
+        report = self._report
+        manifest["last_start"] = {"seconds": report.seconds, "scored": report.scored, "nodes": report.nodes}
         self._run.write_manifest(manifest)
         return self._report
 
@@ -151,7 +156,7 @@ class _Start:
         settings = self._settings
         files = [file["path"] for file in self._run.read_manifest()["ingest"]["input"]]
         self._display.start("ingest", settings.limit)
-        with self._timed("ingest"):
+        with self._timed("ingest"), Arrivals("ingest", "CPU", 1, self._display.say):
             ingested = ingest(
                 read_files(files, settings.cells, settings.limit),
                 self._run,
@@ -194,15 +199,20 @@ class _Start:
         stop: threading.Event,
     ) -> None:
         for name in (name for name in names if missing[name]):
+            actors = pool(self._settings.members[name], len(missing[name]), cluster.now())
             self._display.start(name, self._rows(missing[name]))
             started = time.perf_counter()
-            with self._timed(f"pass {name}"):
-                for shard in run_pass(self._run, self._settings, name, missing[name], cluster, watchdog):
+            with self._timed(f"pass {name}"), self._arrivals(name, actors):
+                for shard in run_pass(self._run, self._settings, name, missing[name], actors, watchdog):
                     self._lock.check()
                     self._count(shard, time.perf_counter() - started)
                     self._check_failed(shard)
                     if stop.is_set():
                         return
+
+    def _arrivals(self, name: str, actors: Pool) -> Arrivals:
+        resource: Literal["CPU", "GPU"] = "GPU" if actors.gpus else "CPU"
+        return Arrivals(name, resource, actors.gpus or actors.cpus, self._display.say)
 
     def _rows(self, shards: list[int]) -> int:
         """Scorable rows of some shards, as far as can be told without opening them."""
@@ -211,6 +221,7 @@ class _Start:
 
     def _count(self, shard: ScoredShard, seconds: float) -> None:
         report = self._report
+        report.nodes.setdefault(shard.member, Counter())[shard.node] += 1
         scored = report.scored[shard.member] = report.scored.get(shard.member, 0) + shard.rows
         rate = f"{scored / seconds:,.0f} rows/s"
         if shard.tokens:

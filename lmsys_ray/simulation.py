@@ -16,13 +16,13 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import ray
-import ray.data
 
 from lmsys_ray.config import LlamaSettings
 from lmsys_ray.conversations import CELLS
 from lmsys_ray.errors import RunError
 from lmsys_ray.members.llama.encode import LlamaEncoder
 from lmsys_ray.passes import dispatch
+from lmsys_ray.pools import Pool
 from lmsys_ray.readers import read_rows
 from lmsys_ray.resources import locate
 
@@ -105,8 +105,7 @@ def simulate(
 def _handed_out(tokens: np.ndarray, replicas: int, sleeper: dict[str, Any]) -> list[dict[str, Any]]:
     order = np.argsort(-tokens, kind="stable")
     items = [{"shard": int(shard), "tokens": int(tokens[shard])} for shard in order]
-    pool = {"compute": ray.data.ActorPoolStrategy(size=replicas), "num_cpus": 0}
-    return list(dispatch(items, _as_they_are, Sleeper, sleeper, pool))
+    return list(dispatch(items, _as_they_are, Sleeper, sleeper, Pool(replicas, cpus=0)))
 
 
 def _divided(parts: np.ndarray, replicas: int, sleeper: dict[str, Any]) -> list[dict[str, Any]]:

@@ -4,9 +4,12 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 import ray.autoscaler
 import yaml
 from jsonschema import Draft7Validator
+
+from lmsys_ray.cluster import launched_with_gpus
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = yaml.safe_load((ROOT / "cluster.yaml").read_text())
@@ -29,6 +32,13 @@ def test_the_head_scores_nothing_and_workers_come_and_go() -> None:
         assert node["node_config"]["InstanceMarketOptions"]["MarketType"] == "spot"
     assert sum(node["max_workers"] for node in TYPES.values()) <= CLUSTER["max_workers"]
     assert CLUSTER["idle_timeout_minutes"] > 0
+
+
+def test_a_job_on_the_head_knows_that_gpus_can_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in CLUSTER["head_start_ray_commands"][-1]
+    (tmp_path / "ray_bootstrap_config.yaml").write_text((ROOT / "cluster.yaml").read_text())
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert launched_with_gpus()
 
 
 def test_what_is_installed_is_what_was_mounted_at_the_pinned_versions() -> None:

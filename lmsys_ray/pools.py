@@ -1,0 +1,56 @@
+"""How many actors a pass has, and what each reserves of the cluster."""
+
+from dataclasses import dataclass
+
+from lmsys_ray.cluster import Resources
+from lmsys_ray.config import LightGBMSettings, LlamaSettings
+from lmsys_ray.errors import RunError
+
+_ACTOR_CPUS = 0.5
+"""Of an actor without a GPU; on two CPUs two such leave room for the tasks that read and encode."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The actors of a pass."""
+
+    size: int
+    """How many are asked for. Those that find no room wait, and make an autoscaler start nodes for them."""
+    cpus: float
+    """What each reserves."""
+    gpus: float = 0
+
+
+def pool(settings: LlamaSettings | LightGBMSettings, shards: int, cluster: Resources) -> Pool:
+    """Returns the pool of a pass over `shards` shards.
+
+    GPU actors reserve no CPU, and CPU actors half of the CPUs at most, so that reading and encoding always find room.
+    Where nodes may join, more replicas are asked for than there are GPUs: each starts as soon as a GPU is there.
+
+    Raises `RunError` for more GPUs than this machine has, where Ray runs on it alone.
+    """
+    if isinstance(settings, LightGBMSettings):
+        workers = cluster.cpus // 2 if settings.workers == "auto" else settings.workers
+        return Pool(max(1, min(shards, workers)), _ACTOR_CPUS)
+    if not on_gpus(settings, cluster):
+        return Pool(1 if settings.replicas == "auto" else min(shards, settings.replicas), _ACTOR_CPUS)
+    if not cluster.grows:
+        _check_room(settings, cluster.gpus)
+    most = settings.max_replicas if cluster.grows else int(cluster.gpus // settings.gpus_per_replica)
+    replicas = most if settings.replicas == "auto" else settings.replicas
+    return Pool(min(shards, replicas), 0, settings.gpus_per_replica)
+
+
+def on_gpus(settings: LlamaSettings, cluster: Resources) -> bool:
+    """Returns whether a member's replicas reserve GPUs."""
+    return settings.device == "gpu" or (settings.device == "auto" and (cluster.gpus > 0 or cluster.starts_gpus))
+
+
+def _check_room(settings: LlamaSettings, gpus: int) -> None:
+    replicas = 1 if settings.replicas == "auto" else settings.replicas
+    needed = replicas * settings.gpus_per_replica
+    if needed > gpus:
+        raise RunError(
+            f"replicas = {settings.replicas} with gpus_per_replica = {settings.gpus_per_replica:g} need {needed:g} "
+            f"GPUs, this machine has {gpus}; lower them, or set device to cpu"
+        )

@@ -1,0 +1,64 @@
+"""The dispatch of items over actors: devices that each holds, actors without work, items that share a task."""
+
+import os
+import time
+from collections import Counter
+
+import pyarrow as pa
+import pytest
+import ray
+
+from lmsys_ray import passes
+from lmsys_ray.passes import dispatch
+from lmsys_ray.pools import Pool
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+class Taken:
+    """An actor that tells who it is and which GPUs it holds; the one of `slow` takes its time."""
+
+    def __init__(self, slow_file: str) -> None:
+        try:
+            os.close(os.open(slow_file, os.O_CREAT | os.O_EXCL))
+            self._seconds = 1.5
+        except FileExistsError:
+            self._seconds = 0.05
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        time.sleep(self._seconds)
+        told = {"process": os.getpid(), "gpus": sorted(ray.get_gpu_ids()), "slow": self._seconds > 1}
+        return pa.Table.from_pylist([{"item": batch["item"][0].as_py(), **told}])
+
+
+def as_they_are(batch: pa.Table) -> pa.Table:
+    assert batch.num_rows == 1
+    return batch
+
+
+def items(count: int) -> list[dict[str, int]]:
+    return [{"item": number} for number in range(count)]
+
+
+def test_a_replica_of_two_gpus_holds_two_and_those_without_room_are_not_waited_for(tmp_path) -> None:
+    told = list(dispatch(items(4), as_they_are, Taken, {"slow_file": str(tmp_path / "slow")}, Pool(3, 0, 2)))
+    assert sorted(row["item"] for row in told) == [0, 1, 2, 3]
+    assert {tuple(row["gpus"]) for row in told} == {(0, 1)}
+    assert len({row["process"] for row in told}) == 1
+
+
+def test_no_item_waits_behind_a_slow_one_even_where_many_share_a_task(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(passes, "_MOST_BLOCKS", 2)
+    began = time.monotonic()
+    told = list(dispatch(items(24), as_they_are, Taken, {"slow_file": str(tmp_path / "slow")}, Pool(2, 0, 1)))
+    assert sorted(row["item"] for row in told) == list(range(24))
+    shares = Counter(row["slow"] for row in told)
+    assert shares[False] > shares[True], f"{shares} after {time.monotonic() - began:.0f} s"
+
+
+def test_a_pass_ends_without_actors(tmp_path) -> None:
+    list(dispatch(items(2), as_they_are, Taken, {"slow_file": str(tmp_path / "slow")}, Pool(2, 0, 1)))
+    deadline = time.monotonic() + 60
+    while ray.available_resources().get("GPU") != 2:
+        assert time.monotonic() < deadline, ray.available_resources()
+        time.sleep(0.2)
