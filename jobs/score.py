@@ -16,7 +16,7 @@ def main() -> int:
     from lmsys_ray.scoring import score
     from lmsys_ray.summary import summary
 
-    preflight.check(settings)
+    settings = preflight.checked(settings)
     with Display() as display:
         report = score(settings, display)
     for line in summary(report, settings, RunDirectory(settings.output)):

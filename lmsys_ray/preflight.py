@@ -2,13 +2,17 @@
 
 from lmsys_ray.config import LightGBMSettings, LlamaSettings, Settings
 from lmsys_ray.errors import UsageError
+from lmsys_ray.members.llama.sources import pinned
 from lmsys_ray.readers import check_columns, expand_inputs
 from lmsys_ray.resources import PREFIX, locate
 from lmsys_ray.storage import exists, is_directory, path_of
 
 
-def check(settings: Settings) -> None:
-    """Raises `UsageError` for inputs, models or artefacts that do not exist, and for inputs without a needed column."""
+def checked(settings: Settings) -> Settings:
+    """Returns the settings with the models of the hub named by the commit that they mean now.
+
+    Raises `UsageError` for inputs, models or artefacts that do not exist, and for inputs without a needed column.
+    """
     for file in expand_inputs(settings.input):
         check_columns(file)
     output = path_of(settings.output)
@@ -19,6 +23,14 @@ def check(settings: Settings) -> None:
             value = getattr(member, key)
             if value is not None:
                 _check_path(f"members.{name}.{key}", value, hub=isinstance(member, LlamaSettings))
+    return settings.model_copy(update={"members": {name: _pinned(m) for name, m in settings.members.items()}})
+
+
+def _pinned(member: LlamaSettings | LightGBMSettings) -> LlamaSettings | LightGBMSettings:
+    if isinstance(member, LightGBMSettings):
+        return member
+    adapter = None if member.adapter is None else pinned(member.adapter)
+    return member.model_copy(update={"model": pinned(member.model), "adapter": adapter})
 
 
 def _check_path(key: str, value: str, hub: bool) -> None:
@@ -26,7 +38,9 @@ def _check_path(key: str, value: str, hub: bool) -> None:
     located = locate(value)
     if exists(path_of(located).expanduser()):
         return
-    may_be_hub = hub and (located.startswith(PREFIX) or (located.count("/") <= 1 and located[0] not in "/.~"))
+    may_be_hub = hub and (
+        located.startswith(PREFIX) or (located.partition("@")[0].count("/") <= 1 and located[0] not in "/.~")
+    )
     if not may_be_hub or located.endswith(".gguf"):
         accepted = "an existing directory, a GGUF file or a hub id" if hub else "an existing directory"
         raise UsageError(f"settings: {key} = {value!r} does not exist; accepted: {accepted}, or a packaged name")

@@ -1,4 +1,7 @@
-"""Where the files of a model lie: a directory of this machine, a GGUF file, or the Hugging Face hub."""
+"""Where the files of a model lie: a directory of this machine, a GGUF file, or the Hugging Face hub.
+
+A hub id may name a revision: `org/name@revision`.
+"""
 
 import json
 from pathlib import Path
@@ -11,6 +14,7 @@ from lmsys_ray.errors import UsageError
 from lmsys_ray.local_copies import local_copy
 from lmsys_ray.members.llama import gguf
 from lmsys_ray.resources import PREFIX, SMOLLM2, SMOLLM2_WHEEL, locate
+from lmsys_ray.storage import exists, path_of
 
 TOKENIZER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
@@ -39,6 +43,21 @@ def adapter_directory(name: str) -> Path:
     return path if path.is_dir() else _fetched(name, "adapter", ADAPTER_FILES)
 
 
+def pinned(name: str) -> str:
+    """Returns the setting `model` or `adapter` as it is, and of a hub id the commit with it that it means now.
+
+    A branch such as `main` moves, and every node fetches for itself: `org/name@commit` is the same weights everywhere,
+    today and when the run goes on.
+
+    Raises `UsageError` where the hub does not give it.
+    """
+    located = locate(name)
+    if exists(path_of(located).expanduser()):
+        return name
+    snapshot = _fetched(name, "model", (*TOKENIZER_FILES, *ADAPTER_FILES[:1]))
+    return f"{located.partition('@')[0]}@{snapshot.name}"
+
+
 def load_tokenizer(name: str) -> Tokenizer:
     """Returns the tokenizer of the setting `model`, exactly as its tokenizer.json describes it.
 
@@ -63,8 +82,9 @@ def pad_token_id(directory: Path, tokenizer: Tokenizer) -> int | None:
 
 
 def _fetched(name: str, key: str, files: tuple[str, ...]) -> Path:
+    repository, _, revision = locate(name).partition("@")
     try:
-        return Path(snapshot_download(locate(name), allow_patterns=list(files)))
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(files)))
     except (OSError, HFValidationError) as error:
         remedy = "check the name and the connection, or give a local directory"
         if name == PREFIX + SMOLLM2:
