@@ -7,6 +7,7 @@ conversations themselves never pass through the driver.
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -50,6 +51,10 @@ class ScoredShard:
     """Why rows could not be scored, one for each."""
     node: str
     """The node of the cluster whose actor wrote it."""
+    replica: str
+    """The actor, by Ray's id."""
+    seconds: float
+    """How long its model computed; reading, encoding and writing are not in it."""
 
 
 @dataclass(frozen=True)
@@ -222,16 +227,21 @@ class _ShardScorer:
             raise self._failure
         shard = batch["shard"][0].as_py()
         path = self._run.score(self._name, shard)
+        seconds = 0.0
         try:
             scores = read_table(path)  # There where an actor died between writing it and saying so.
         except DamagedError:
             encode_failures = {int(row): why for row, why in json.loads(batch["failed"][0].as_py()).items()}
-            scores = self._score(shard, _from_bytes(batch["encoded"][0]), encode_failures)
+            encoded = _from_bytes(batch["encoded"][0])
+            began = time.perf_counter()
+            scores = self._score(shard, encoded, encode_failures)
+            seconds = time.perf_counter() - began
             write_table(scores, path)
         reasons = scores["reason"].drop_null().to_pylist() if "reason" in scores.column_names else []
         tokens = pc.sum(scores["tokens"]).as_py() or 0 if "tokens" in scores.column_names else 0
-        node = ray.get_runtime_context().get_node_id()
-        told = {"shard": [shard], "rows": [scores.num_rows - len(reasons)], "tokens": [tokens], "node": [node]}
+        here = ray.get_runtime_context()
+        told = {"shard": [shard], "rows": [scores.num_rows - len(reasons)], "tokens": [tokens], "seconds": [seconds]}
+        told |= {"node": [here.get_node_id()], "replica": [here.get_actor_id()]}
         return pa.table({**told, "reasons": pa.array([reasons], pa.list_(pa.string()))})
 
     def _score(self, shard: int, encoded: pa.Table, encode_failures: dict[int, str]) -> pa.Table:

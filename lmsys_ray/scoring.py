@@ -23,6 +23,7 @@ from lmsys_ray.identity import check_same_run, identity
 from lmsys_ray.ingest import ingest
 from lmsys_ray.ingest_progress import Ingested
 from lmsys_ray.lock import RunLock
+from lmsys_ray.occupancy import Occupancy
 from lmsys_ray.passes import ScoredShard, read_files, run_pass
 from lmsys_ray.pools import Pool, pool
 from lmsys_ray.progress import Display
@@ -47,6 +48,8 @@ class Report:
     """Rows that ingest took and a member could not score, as they stand in the list of rejects."""
     nodes: dict[str, Counter[str]] = field(default_factory=dict)
     """How many shards each node of the cluster scored in this start, for each member."""
+    idle: dict[str, float] = field(default_factory=dict)
+    """The share of the time that a member's replicas were held and did not compute, 0 to 1."""
     deaths: Counter[str] = field(default_factory=Counter)
     """Processes of each member that died in this start, or were ended because they hung."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -78,6 +81,7 @@ class _Start:
         self._run = run
         self._lock = lock
         self._report = Report()
+        self._began = time.perf_counter()
         self._failed: dict[str, Counter[str]] = {}
         """Why rows failed that each member could not score in this start."""
 
@@ -91,7 +95,8 @@ class _Start:
                 self._mend(manifest, damage)
                 self._finish(manifest)
         report = self._report
-        manifest["last_start"] = {"seconds": report.seconds, "scored": report.scored, "nodes": report.nodes}
+        told = {"seconds": report.seconds, "scored": report.scored, "nodes": report.nodes, "idle": report.idle}
+        manifest["last_start"] = told
         self._run.write_manifest(manifest)
         return self._report
 
@@ -201,10 +206,12 @@ class _Start:
         for name in (name for name in names if missing[name]):
             actors = pool(self._settings.members[name], len(missing[name]), cluster.now())
             self._display.start(name, self._rows(missing[name]))
-            started = time.perf_counter()
+            started, occupancy = time.perf_counter(), Occupancy()
             with self._timed(f"pass {name}"), self._arrivals(name, actors):
                 for shard in run_pass(self._run, self._settings, name, missing[name], actors, watchdog):
                     self._lock.check()
+                    occupancy.add(shard.replica, shard.seconds, time.perf_counter())
+                    self._report.idle[name] = round(occupancy.idle_share(time.perf_counter()), 4)
                     self._count(shard, time.perf_counter() - started)
                     self._check_failed(shard)
                     if stop.is_set():
@@ -221,6 +228,7 @@ class _Start:
 
     def _count(self, shard: ScoredShard, seconds: float) -> None:
         report = self._report
+        report.seconds.setdefault("until a first shard", round(time.perf_counter() - self._began, 3))
         report.nodes.setdefault(shard.member, Counter())[shard.node] += 1
         scored = report.scored[shard.member] = report.scored.get(shard.member, 0) + shard.rows
         rate = f"{scored / seconds:,.0f} rows/s"

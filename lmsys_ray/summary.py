@@ -38,4 +38,5 @@ def _pass_line(name: str, report: Report) -> str:
     line = f"{name}: {rows:,} rows in {seconds:,.1f} s, {rows / seconds:,.1f} rows/s"
     tokens, nodes = report.tokens.get(name), len(report.nodes.get(name, ()))
     line += f", {tokens:,} tokens, {tokens / seconds:,.0f} tokens/s" if tokens else ""
-    return f"{line}, on {nodes} nodes" if nodes > 1 else line
+    line += f", on {nodes} nodes" if nodes > 1 else ""
+    return f"{line}, replicas idle {report.idle[name]:.1%}" if tokens and name in report.idle else line
