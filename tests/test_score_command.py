@@ -58,7 +58,9 @@ def test_help_names_every_flag(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.soak)]
+)
 def test_stop_keeps_what_is_done_and_the_same_command_goes_on(
     tmp_path: Path, csv_file: str, sent: signal.Signals, code: int
 ) -> None:

@@ -26,7 +26,7 @@ from tests.faults.jobs import (
     write_settings,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.soak]
 
 RAY = str(Path(sys.executable).with_name("ray"))
 HEAD = "ray.head.default"

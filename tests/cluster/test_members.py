@@ -14,7 +14,7 @@ from lmsys_ray.scoring import Report, score
 from tests.faults.jobs import make_lightgbm, make_llama, submission, write_input
 from tests.tiny_llama import make_adapter
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session")]
+pytestmark = [pytest.mark.slow, pytest.mark.soak, pytest.mark.usefixtures("ray_session")]
 
 ROWS, SHARD_ROWS = 64, 8
 LLAMAS = ["first", "second", "third"]

@@ -45,7 +45,7 @@ def actors(pid: int) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("step", ["score", "encode"])
+@pytest.mark.parametrize("step", ["score", pytest.param("encode", marks=pytest.mark.soak)])
 def test_row_that_kills_is_found_and_named_and_the_rest_is_scored(tmp_path: Path, lightgbm: dict, step: str) -> None:
     ids = write_input(tmp_path / "in.csv", 48, {21: f"this row KILLS-{step.upper()}"})
     write_settings(tmp_path, {"lightgbm": lightgbm})

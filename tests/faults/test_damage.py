@@ -99,6 +99,7 @@ def test_full_and_read_only_disks_end_with_a_sentence_and_the_job_goes_on(
     assert [line[0] for line in submission(tmp_path)] == ids
 
 
+@pytest.mark.soak
 def test_vanished_run_directory_ends_with_a_sentence(tmp_path: Path, lightgbm: dict) -> None:
     ids = write_input(tmp_path / "in.csv", 400)
     write_settings(tmp_path, {"lightgbm": lightgbm}, shard_rows=2)
@@ -134,6 +135,7 @@ def test_second_job_is_refused_while_the_first_lives(tmp_path: Path, lightgbm: d
     assert code == 0, said
 
 
+@pytest.mark.soak
 def test_too_many_rejects_stop_the_run_before_it_scores(tmp_path: Path, lightgbm: dict) -> None:
     write_input(tmp_path / "in.csv", 64, dict.fromkeys(range(12), '["unclosed'))
     write_settings(tmp_path, {"lightgbm": lightgbm})

@@ -42,7 +42,7 @@ def kill_when(process: subprocess.Popen[str], condition: Callable[[], bool], del
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.soak), 6])
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.soak), 12])
 def test_killed_at_any_moment_the_same_command_writes_the_same_file(tmp_path: Path, members: dict, every: int) -> None:
     """Takes every so manieth of 24 moments."""
     chance = random.Random(0)

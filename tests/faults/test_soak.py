@@ -119,6 +119,7 @@ def rot(path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.soak
+@pytest.mark.timeout(3 * 3600)
 def test_a_million_rows_with_four_faults(tmp_path: Path) -> None:
     ids = write_rows(tmp_path / "in.csv")
     lightgbm = {"kind": "lightgbm", "artifacts": "packaged:lightgbm", "weight": 0.4}

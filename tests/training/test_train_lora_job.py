@@ -20,7 +20,8 @@ from tests.tiny_llama import make_backbone
 from tests.training.labelled import labelled_rows, write_rows
 
 ROOT = Path(__file__).parents[2]
-QUICK = ["max_length=128", "batch_tokens=512", "learning_rate=0.01", "rank=4", "dtype=float32", "device=cpu"]
+QUICK = ["max_length=128", "batch_tokens=512", "rank=4", "dtype=float32", "device=cpu"]
+QUICK += ["learning_rate=0.01", "head_learning_rate=0.01"]
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +67,10 @@ def check_output(output: Path, rows: Path, base: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_two_workers_killed_half_way_go_on_to_one_whole_adapter(rows: Path, base: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    options = ("workers=2", "epochs=20", "evaluate_steps=20", "checkpoint_steps=5", "patience=100")
+    options = ("workers=2", "epochs=10", "evaluate_steps=20", "checkpoint_steps=5", "patience=100")
     process = start(rows, base, output, *options)
     metrics = tmp_path / "out.partial" / "metrics.jsonl"
     while process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") >= 2):
@@ -88,7 +90,7 @@ def test_two_workers_killed_half_way_go_on_to_one_whole_adapter(rows: Path, base
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.soak), signal.SIGTERM])
 def test_a_signal_stops_a_training_at_once_and_says_how_to_go_on(
     rows: Path, base: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -103,6 +105,7 @@ def test_a_signal_stops_a_training_at_once_and_says_how_to_go_on(
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_a_failure_of_a_worker_is_one_sentence_and_leaves_no_output(rows: Path, base: Path, tmp_path: Path) -> None:
     process = start(rows, base, tmp_path / "out", "targets=[no_such_layer]", fold=-1)
     _, error = process.communicate(timeout=300)

@@ -21,7 +21,8 @@ CPU = torch.device("cpu")
 
 
 def settings(base: Path, **changes: object) -> LoraSettings:
-    quick = {"max_length": 128, "epochs": 4, "batch_tokens": 512, "learning_rate": 0.01, "rank": 4, "dtype": "float32"}
+    quick = {"max_length": 128, "epochs": 4, "batch_tokens": 512, "rank": 4, "dtype": "float32"}
+    quick |= {"learning_rate": 0.01, "head_learning_rate": 0.01}
     return LoraSettings(**{"input": ["rows.csv"], "output": "out", "model": str(base), **quick, **changes})
 
 
