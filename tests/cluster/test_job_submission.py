@@ -45,6 +45,8 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     }
     command = [RAY, "start", "--head", "--block", f"--port={gcs}", "--num-cpus=2", "--num-gpus=0"]
     command += ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
+    # A Ray that these tests hold already has the agent's usual port, and a head without an agent takes no job.
+    command += [f"--dashboard-agent-listen-port={free_port()}"]
     log = tmp_path_factory.mktemp("head") / "log"
     with log.open("w") as file:
         process = subprocess.Popen(command, env=environment, stdout=file, stderr=file, start_new_session=True)
@@ -98,9 +100,13 @@ def scored(config: Path) -> dict[str, int]:
 
 
 def test_a_submitted_job_is_stopped_goes_on_and_tells_how_far_it_is(head: dict[str, str], config: Path) -> None:
+    def submitted() -> bool:
+        told.append(submit(head, config, "--no-wait", "--submission-id", "first"))
+        return told[-1].returncode == 0
+
     # The dashboard answers before it has an agent that takes jobs.
-    taken = ["--no-wait", "--submission-id", "first"]
-    wait_for(lambda: submit(head, config, *taken).returncode == 0, 120, lambda: ray_job(head, "list").stdout)
+    told: list[subprocess.CompletedProcess[str]] = []
+    wait_for(submitted, 120, lambda: told[-1].stdout + told[-1].stderr)
 
     def logs() -> str:
         return ray_job(head, "logs", "first").stdout
