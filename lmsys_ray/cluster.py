@@ -112,6 +112,7 @@ def _set_up_ray_data() -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.memory_usage_poll_interval_s = None  # each actor would walk its own memory map once a second
     context.raise_original_map_exception = True  # so that a member's sentence reaches the user as it is
     logging.getLogger("ray").setLevel(logging.ERROR)
     for handler in logging.getLogger("ray.data").handlers:
