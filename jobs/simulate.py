@@ -29,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--start-seconds", metavar="X", type=float, default=0.0, help="until a replica is ready")
     parser.add_argument("--model", default="packaged:smollm2-135m", help="whose tokenizer counts")
     parser.add_argument("--max-length", metavar="N", type=int, default=2048, help="tokens a row may have")
+    parser.add_argument("--dispatch", choices=DISPATCHES, nargs="+", default=list(DISPATCHES))
     parser.add_argument("--scenario", choices=SCENARIOS, nargs="+", default=list(SCENARIOS))
     return parser
 
@@ -45,7 +46,7 @@ def main() -> None:
         for scenario in arguments.scenario:
             tokens = shard_tokens(lengths, arguments.rows, arguments.shard_rows, scenario)
             for replicas in arguments.replicas:
-                for kind in DISPATCHES:
+                for kind in arguments.dispatch:
                     used = simulate(
                         tokens, replicas, arguments.tokens_per_second, kind, scenario, arguments.start_seconds
                     )
