@@ -102,6 +102,12 @@ def test_other_layers_than_those_it_knows_are_left_to_transformers() -> None:
     assert not fits(replaced)
 
 
+@pytest.mark.parametrize(("kind", "expected"), [("linear", True), ("dynamic", False)])
+def test_angles_that_follow_the_longest_row_are_left_to_transformers(kind: str, expected: bool) -> None:
+    angles = {"rope_type": kind, "factor": 2.0, "rope_theta": 10000.0}
+    assert fits(mistral(rope_parameters=angles).model) == expected
+
+
 def test_the_backbone_gives_its_weights_away() -> None:
     taken = tiny_llama.make_classifier().model
     layers = len(taken.layers)

@@ -94,6 +94,31 @@ def test_quantized_bases_keep_the_adapter_beside_them(tmp_path: Path, quantizati
     np.testing.assert_allclose(made.score(table), one_at_a_time(reference, table), atol=tolerance)
 
 
+@pytest.mark.parametrize(("quantization", "most"), [("none", 2), ("int8_dynamic", 2), ("nf4", 1), ("int8", 1)])
+def test_only_a_forward_pass_that_changes_no_state_runs_in_several_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quantization: str, most: int
+) -> None:
+    # Two first calls at once rearranged the weights of nf4 twice, and every number was wrong.
+    model = tiny_llama.make_model(tmp_path / "model", hidden_size=64, intermediate_size=128)
+    settings = LlamaSettings.model_validate(
+        {"kind": "llama", "model": str(model), "max_length": 128, "batch_tokens": 128, "quantization": quantization}
+    )
+    made = LlamaScorer(settings, threads=2)
+    forward, running, seen = made.classifier.backbone.forward, [], []
+
+    def watched(*inputs: object) -> torch.Tensor:
+        running.append(None)
+        time.sleep(0.02)
+        seen.append(len(running))
+        hidden: torch.Tensor = forward(*inputs)
+        running.pop()
+        return hidden
+
+    monkeypatch.setattr(made.classifier.backbone, "forward", watched)
+    made.score(encoded(LENGTHS))
+    assert max(seen) == most
+
+
 def test_columns_follow_the_names_of_the_labels(model: str, copied: Path) -> None:
     shutil.copytree(model, copied)
     config = json.loads((copied / "config.json").read_text())

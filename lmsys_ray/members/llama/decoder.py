@@ -19,8 +19,13 @@ from lmsys_ray.members.llama.pointwise import gated, rms_norm, rotate
 
 
 def fits(backbone: PreTrainedModel) -> bool:
-    """Returns whether `PackedDecoder` computes what `backbone` does: exactly its layers, plain weights, one device."""
+    """Returns whether `PackedDecoder` computes what `backbone` does: exactly its layers, plain weights, one device.
+
+    Its forward pass changes no state, so that several threads may run it; angles that follow the longest row would.
+    """
     if type(backbone) not in (LlamaModel, MistralModel, Qwen2Model) or backbone.config.hidden_act != "silu":
+        return False
+    if cast(Any, backbone).rotary_emb.rope_type in ("dynamic", "longrope"):
         return False
     layers = cast(Any, backbone).layers
     plain = all(type(linear) is nn.Linear for layer in layers for linear in _projections(layer))

@@ -11,6 +11,7 @@ import torch
 from lmsys_ray.config import LlamaSettings
 from lmsys_ray.errors import UnscorableError
 from lmsys_ray.members.llama import attention, devices, packing
+from lmsys_ray.members.llama.decoder import PackedDecoder
 from lmsys_ray.members.llama.loading import load_classifier
 
 Forwarded = tuple[list[np.ndarray], list[torch.Tensor]]
@@ -24,8 +25,10 @@ class LlamaScorer:
     the setting's value, or at the largest that a probe finds to fit, and is halved for good each time the device runs
     out of memory. `threads` overrides the setting.
 
-    On a CPU each core computes a micro-batch of its own: none waits for another within a matrix product, and what a row
-    gets does not depend on how many cores there are.
+    On a CPU each core computes a micro-batch of its own where the backbone is a `PackedDecoder`: none waits for another
+    within a matrix product, and what a row gets does not depend on how many cores there are. Other backbones run one
+    micro-batch at a time: layers of bitsandbytes rearrange their weights in their first call, twice where two threads
+    make it at once, and give wrong numbers from then on.
 
     Raises `UsageError` where the model cannot be loaded or believed.
     """
@@ -38,7 +41,8 @@ class LlamaScorer:
         self.classifier = load_classifier(settings)
         self.batch_tokens = self._first_budget() if settings.batch_tokens == "auto" else settings.batch_tokens
         self._cores: ThreadPoolExecutor | None = None
-        if self.classifier.device.type != "cuda" and cores > 1:
+        alike_at_every_call = isinstance(self.classifier.backbone, PackedDecoder)
+        if alike_at_every_call and self.classifier.device.type != "cuda" and cores > 1:
             devices.use_cores(1)
             self._cores = ThreadPoolExecutor(cores)
 
