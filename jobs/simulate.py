@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--shard-rows", metavar="N", type=int, default=64)
     parser.add_argument("--replicas", metavar="N", type=int, nargs="+", default=[2, 8, 32, 128])
     parser.add_argument("--tokens-per-second", metavar="X", type=float, required=True, help="of one replica, measured")
-    parser.add_argument("--start-seconds", metavar="X", type=float, default=0.0, help="until a replica is ready")
+    parser.add_argument("--start-seconds", metavar="X", type=float, default=0.0, help="until all replicas are ready")
     parser.add_argument("--model", default="packaged:smollm2-135m", help="whose tokenizer counts")
     parser.add_argument("--max-length", metavar="N", type=int, default=2048, help="tokens a row may have")
     parser.add_argument("--dispatch", choices=DISPATCHES, nargs="+", default=list(DISPATCHES))

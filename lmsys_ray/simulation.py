@@ -5,7 +5,6 @@ fit on one machine and what remains is what the dispatch costs: waiting for work
 under way.
 """
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,12 +24,10 @@ from lmsys_ray.passes import dispatch
 from lmsys_ray.pools import Pool
 from lmsys_ray.readers import read_rows
 from lmsys_ray.resources import locate
+from lmsys_ray.simulated_replica import Sleeper, as_it_is
 
 Dispatch = Literal["dynamic", "static"]
 Scenario = Literal["even", "slow replica", "long tail"]
-
-SLOW = 0.5
-"""The speed of the slow replica, as a share of the others'."""
 
 _TAIL_SHARE = 0.01
 _TAIL_FACTOR = 10
@@ -87,7 +84,8 @@ def simulate(
     """Lets `replicas` sleep through shards of `tokens` [shards] on the Ray cluster that is connected.
 
     `dynamic` hands out shards as a run does, most tokens first; `static` gives each replica one contiguous part, as the
-    reference notebook gives each GPU one half. A replica takes `start_seconds` to be ready.
+    reference notebook gives each GPU one half. All replicas are ready `start_seconds` after the pass began, as on a
+    cluster; here their processes queue for the cores of one machine, so give as much as that takes.
 
     Raises `RunError` where there are fewer shards than replicas.
     """
@@ -97,7 +95,7 @@ def simulate(
         tokens = np.array([part.sum() for part in np.array_split(tokens, replicas)])
     with TemporaryDirectory() as folder:
         slow = Path(folder) / "slow" if scenario == "slow replica" else None
-        sleeper = {"tokens_per_second": tokens_per_second, "start_seconds": start_seconds, "slow": slow}
+        sleeper = {"tokens_per_second": tokens_per_second, "ready": time.time() + start_seconds, "slow": slow}
         run = _handed_out if kind == "dynamic" else _divided
         return usage(run(tokens, replicas, sleeper), tokens, replicas)
 
@@ -105,7 +103,7 @@ def simulate(
 def _handed_out(tokens: np.ndarray, replicas: int, sleeper: dict[str, Any]) -> list[dict[str, Any]]:
     order = np.argsort(-tokens, kind="stable")
     items = [{"shard": int(shard), "tokens": int(tokens[shard])} for shard in order]
-    return list(dispatch(items, _as_they_are, Sleeper, sleeper, Pool(replicas, cpus=0)))
+    return list(dispatch(items, as_it_is, Sleeper, sleeper, Pool(replicas, cpus=0)))
 
 
 def _divided(parts: np.ndarray, replicas: int, sleeper: dict[str, Any]) -> list[dict[str, Any]]:
@@ -133,31 +131,3 @@ def usage(spans: Sequence[dict[str, Any]], tokens: np.ndarray, replicas: int) ->
     total = sum(speed.values()) + idle * max(speed.values())
     ideal = (float(tokens.sum()) + lost) / total
     return Usage(replicas, len(tokens), int(tokens.sum()), end - first, ideal, busy / held)
-
-
-def _as_they_are(shard: pa.Table) -> pa.Table:
-    return shard
-
-
-class Sleeper:
-    """An actor of the pool that takes as long as a replica would."""
-
-    def __init__(self, tokens_per_second: float, start_seconds: float, slow: Path | None) -> None:
-        time.sleep(start_seconds)
-        self._speed = tokens_per_second * (SLOW if slow is not None and _claimed(slow) else 1)
-        self._ready = time.time()
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        began = time.time()
-        time.sleep(batch["tokens"][0].as_py() / self._speed)
-        told = {"replica": os.getpid(), "ready": self._ready, "began": began, "ended": time.time()}
-        return pa.Table.from_pylist([{"shard": batch["shard"][0].as_py(), "speed": self._speed, **told}])
-
-
-def _claimed(path: Path) -> bool:
-    """Whether this process is the first to ask for `path`."""
-    try:
-        path.touch(exist_ok=False)
-    except FileExistsError:
-        return False
-    return True
