@@ -140,16 +140,17 @@ def dispatch(
 ) -> Iterator[dict[str, Any]]:
     """Yields what becomes of `items`, in no particular order: each is encoded by a CPU task, then goes to an actor.
 
-    The actors are `scorer(**arguments)`. An item goes to one that is free, and none waits behind another, so that the
-    end of a pass is no longer than its longest item. All actors are asked for at once: as nodes join, those that found
-    no room start there, and each ends when there is no item left for it. (A pool between two sizes grows by what Ray
-    Data thinks is its share: beside a second dataset that is nothing on nodes with one GPU each.)
+    The actors are `scorer(**arguments)`. An item goes to one that is free; it waits behind another only where there are
+    so many that the end of the pass hardly feels it (`Pool.in_flight`). All actors are asked for at once: as nodes
+    join, those that found no room start there, and each ends when there is no item left for it. (A pool between two
+    sizes grows by what Ray Data thinks is its share: beside a second dataset that is nothing on nodes with one GPU
+    each.)
     """
     one_item: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
     dataset: ray.data.Dataset = ray.data.from_items(list(items), override_num_blocks=min(len(items), _MOST_BLOCKS))
     dataset.context.target_max_block_size = 1  # What is encoded leaves item by item, however many share a task.
     dataset = dataset.map_batches(encode, num_cpus=_ENCODE_CPUS, **one_item)
-    actors = ray.data.ActorPoolStrategy(size=pool.size, max_tasks_in_flight_per_actor=1)
+    actors = ray.data.ActorPoolStrategy(size=pool.size, max_tasks_in_flight_per_actor=pool.in_flight(len(items)))
     reserved: dict[str, Any] = {"compute": actors, "num_cpus": pool.cpus, "num_gpus": pool.gpus}
     dataset = dataset.map_batches(scorer, fn_constructor_kwargs=arguments, **one_item, **reserved)
     with _sentences():

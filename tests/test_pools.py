@@ -88,3 +88,8 @@ def test_the_cluster_file_on_the_head_says_whether_gpus_can_come(
     types = {"head": {"resources": {"CPU": 0}, "max_workers": 0}, "gpu_worker": gpu_worker}
     (tmp_path / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump({"available_node_types": types}))
     assert launched_with_gpus() is starts
+
+
+@pytest.mark.parametrize(("items", "expected"), [(1, 1), (95, 1), (96, 2), (100_000, 2)])
+def test_an_item_waits_behind_another_only_where_there_are_many(items: int, expected: int) -> None:
+    assert Pool(4, 0, 1).in_flight(items) == expected
