@@ -10,7 +10,7 @@ from scipy.sparse import csr_array, vstack
 ABSENT = 0
 """The symbol of whatever no n-gram of the vocabulary contains; it also stands between documents."""
 
-_POSITIONS_AT_ONCE = 1 << 18
+_POSITIONS_AT_ONCE = 1 << 17
 _COUNTERS_AT_ONCE = 1 << 19
 
 

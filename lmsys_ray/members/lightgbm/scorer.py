@@ -20,7 +20,7 @@ from lmsys_ray.resources import locate
 SWAPPED = [1, 0, 2]
 """The class of a row (a, b, tie) once A and B have changed places."""
 
-_BATCH_CHARACTERS = 1 << 18
+_BATCH_CHARACTERS = 1 << 17
 """Characters of a batch: what bounds the memory of scoring, whatever the number of rows; one row is always taken."""
 
 
