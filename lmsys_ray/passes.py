@@ -154,7 +154,9 @@ def dispatch(
     reserved: dict[str, Any] = {"compute": actors, "num_cpus": pool.cpus, "num_gpus": pool.gpus}
     dataset = dataset.map_batches(scorer, fn_constructor_kwargs=arguments, **one_item, **reserved)
     with _sentences():
-        yield from dataset.iter_rows()
+        # Without prefetching, which would hold each result back until the next is there.
+        for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            yield from cast(pa.Table, block).to_pylist()
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,23 @@ def test_no_item_waits_behind_a_slow_one_even_where_many_share_a_task(tmp_path, 
     assert shares[False] > shares[True], f"{shares} after {time.monotonic() - began:.0f} s"
 
 
+class Later:
+    """An actor whose second item takes long."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        time.sleep(self._seconds)
+        self._seconds = 5.0
+        return batch.append_column("ended", pa.array([time.time()]))
+
+
+def test_a_result_is_told_while_the_next_item_is_under_way() -> None:
+    told = [(time.time(), row["ended"]) for row in dispatch(items(2), as_they_are, Later, {}, Pool(1, 0.5))]
+    assert told[0][0] < told[1][1] - 1
+
+
 def test_a_pass_ends_without_actors(tmp_path) -> None:
     list(dispatch(items(2), as_they_are, Taken, {"slow_file": str(tmp_path / "slow")}, Pool(2, 0, 1)))
     deadline = time.monotonic() + 60
