@@ -28,6 +28,7 @@ class LlamaSettings(Strict):
     adapter: str | None = Field(
         None, description="PEFT directory, hub id or packaged name; none where model has the head"
     )
+    layers: PositiveInt | None = Field(None, description="use only so many of the model's first blocks; none: all")
     quantization: Literal["auto", "none", "int8", "nf4", "int8_dynamic", "fp8"] = "auto"
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     text: Literal["json", "notebook"] = Field("json", description="how cells become text")

@@ -121,7 +121,8 @@ def _prepare(rows: LabelledRows, split: Split, settings: LoraSettings, files: Tr
     for name, part in (("training", split.training), ("held_out", split.held_out)):
         if not files.has_examples(name):
             conversations = rows.conversations.take(part)
-            files.save_examples(name, encode_examples(conversations, rows.labels[part], settings.scoring()))
+            examples = encode_examples(conversations, rows.labels[part], rows.groups[part], settings.scoring())
+            files.save_examples(name, examples)
 
 
 def _fit(settings: LoraSettings, files: TrainingFiles, resources: Resources, say: Say) -> None:

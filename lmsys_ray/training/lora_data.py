@@ -37,17 +37,24 @@ class Ragged:
 
 @dataclass(frozen=True)
 class Examples:
-    """The same rows with A first, `straight`, and with B first, `swapped`; `labels` int64 [rows] are the former's."""
+    """The same rows with A first, `straight`, and with B first, `swapped`; `labels` int64 [rows] are the former's.
+
+    `groups` int64 [rows] are numbers for their prompts.
+    """
 
     straight: Ragged
     swapped: Ragged
     labels: np.ndarray
+    groups: np.ndarray
 
     def batch(self, rows: np.ndarray, swap: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
         """Returns the token ids and labels of `rows`, with A and B swapped where `swap` (bool [rows])."""
         ids = [(self.swapped if turned else self.straight)[row] for row, turned in zip(rows, swap, strict=True)]
-        labels = self.labels[rows]
-        return ids, np.where(swap, SWAPPED_LABEL[labels], labels)
+        return ids, self.labels_of(rows, swap)
+
+    def labels_of(self, rows: np.ndarray, swap: np.ndarray) -> np.ndarray:
+        """Returns the classes of `rows`, with A and B swapped where `swap` (bool [rows])."""
+        return np.where(swap, SWAPPED_LABEL[self.labels[rows]], self.labels[rows])
 
     @property
     def lengths(self) -> np.ndarray:
@@ -55,12 +62,14 @@ class Examples:
         return np.maximum(self.straight.lengths, self.swapped.lengths)
 
 
-def encode_examples(conversations: pa.Table, labels: np.ndarray, settings: LlamaSettings) -> Examples:
+def encode_examples(
+    conversations: pa.Table, labels: np.ndarray, groups: np.ndarray, settings: LlamaSettings
+) -> Examples:
     """Tokenizes a table with the columns of `CONVERSATIONS`, exactly as scoring does, in both orders."""
     encoder = LlamaEncoder(settings)
     exchanged = {"response_a": "response_b", "response_b": "response_a"}
     swapped = conversations.rename_columns([exchanged.get(name, name) for name in conversations.column_names])
-    return Examples(_encoded(encoder, conversations), _encoded(encoder, swapped), labels)
+    return Examples(_encoded(encoder, conversations), _encoded(encoder, swapped), labels, groups)
 
 
 def _encoded(encoder: LlamaEncoder, conversations: pa.Table) -> Ragged:

@@ -72,6 +72,7 @@ class TrainingFiles:
                 swapped=examples.swapped.flat,
                 swapped_starts=examples.swapped.starts,
                 labels=examples.labels,
+                groups=examples.groups,
             )
         os.replace(aside, self.directory / f"{name}.npz")
 
@@ -82,7 +83,21 @@ class TrainingFiles:
         """Returns what `save_examples` was given under `name`."""
         with np.load(self.directory / f"{name}.npz") as saved:
             straight = Ragged(saved["straight"], saved["straight_starts"])
-            return Examples(straight, Ragged(saved["swapped"], saved["swapped_starts"]), saved["labels"])
+            swapped = Ragged(saved["swapped"], saved["swapped_starts"])
+            return Examples(straight, swapped, saved["labels"], saved["groups"])
+
+    def save_features(self, rank: int, rows: np.ndarray, swapped: np.ndarray, features: np.ndarray) -> None:
+        """Keeps one worker's share of the features [rows, hidden], of `rows` with A and B swapped where `swapped`."""
+        np.savez(self.directory / f"features-{rank}.npz", rows=rows, swapped=swapped, features=features)
+
+    def load_features(self, workers: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns rows, swapped and features of every worker's share, laid end to end."""
+        shares = []
+        for rank in range(workers):
+            with np.load(self.directory / f"features-{rank}.npz") as saved:
+                shares.append((saved["rows"], saved["swapped"], saved["features"]))
+        rows, swapped, features = (np.concatenate(parts) for parts in zip(*shares, strict=True))
+        return rows, swapped, features
 
     def save_probabilities(self, rank: int, rows: np.ndarray, probabilities: np.ndarray) -> None:
         """Keeps one worker's share of the held-out rows: their indices [rows] and probabilities [rows, 3]."""

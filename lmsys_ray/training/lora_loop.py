@@ -13,6 +13,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from lmsys_ray.errors import RunError
+from lmsys_ray.training.head_start import start_head
 from lmsys_ray.training.lora_data import Batch, Examples, plan_steps, validation_batches
 from lmsys_ray.training.lora_files import TrainingFiles
 from lmsys_ray.training.lora_model import LoraClassifier
@@ -32,6 +33,8 @@ class Progress:
     finished: bool = False
     workers: int = 1
     """The plan of the steps depends on their number."""
+    head_started: bool = False
+    """Whether the head has been fitted, where `head_start` asks for that."""
 
 
 def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
@@ -95,6 +98,9 @@ class LoraLoop:
         Raises `RunError` where a loss is not finite, or the checkpoint is from another number of workers.
         """
         self._resume()
+        if self.settings.head_start == "fitted" and not self.progress.head_started:
+            report(self._start_head())
+            self._checkpoint()
         losses: list[float] = []
         tokens, began = 0, time.monotonic()
         while not self.progress.finished:
@@ -112,6 +118,17 @@ class LoraLoop:
             if self.progress.step % self.settings.checkpoint_steps == 0 or self.progress.finished:
                 self._checkpoint()
         return self.progress
+
+    def _start_head(self) -> dict[str, Any]:
+        """Starts the head from a fit to the frozen features; returns the line for the metrics."""
+        began = time.monotonic()
+        fitted = start_head(self.classifier, self.training, self.files, self.settings, self.rank, self.workers)
+        self.progress.head_started = True
+        self.progress.seconds += time.monotonic() - began
+        for group in self.optimizer.param_groups:
+            group["lr"] = 0.0
+        tokens = int(self.training.straight.lengths.sum()) * (2 if self.settings.swap else 1)
+        return self._judge({"train_loss": fitted, "tokens_per_second": tokens / self.progress.seconds}, last=False)
 
     def _step(self, step: int) -> float:
         """One step of the optimizer; returns the mean loss of its rows, those of all workers."""

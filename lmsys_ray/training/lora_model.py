@@ -22,6 +22,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, BitsAnd
 
 from lmsys_ray import CLASSES
 from lmsys_ray.errors import UsageError
+from lmsys_ray.members.llama.depth import keep_first
 from lmsys_ray.members.llama.quiet import quiet_libraries
 from lmsys_ray.members.llama.sources import load_tokenizer, model_directory, pad_token_id
 from lmsys_ray.training.frozen_blocks import FrozenBlocks
@@ -42,24 +43,41 @@ class LoraClassifier(torch.nn.Module):
         self.compute = compute
         self.frozen: FrozenBlocks | None = None
 
+    @property
+    def pools_last_token(self) -> bool:
+        """Whether this is a decoder, whose head is one linear layer over the last token."""
+        return hasattr(self.model.get_base_model(), "score")
+
     def forward(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Takes token ids [rows, tokens], padded on the right, and how many tokens of each row are real [rows].
 
         In place of ids it takes the hidden states [rows, tokens, hidden] that `frozen` gives.
         """
         inner: Any = self.model.get_base_model()
-        mixed = torch.autocast(ids.device.type, self.compute, enabled=self.compute != torch.float32)
-        if not hasattr(inner, "score"):
-            mask = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
-            with mixed:
-                return inner(input_ids=ids, attention_mask=mask.long()).logits.float()
-        with mixed:  # padding stands on the right, and no token sees what follows it: no mask is needed
+        if self.pools_last_token:
+            return inner.score(self.features(ids, lengths)).float()
+        mask = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+        with self._mixed(ids.device):
+            return inner(input_ids=ids, attention_mask=mask.long()).logits.float()
+
+    def features(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Returns what the head of a decoder reads, float32 [rows, hidden]; takes what `forward` takes."""
+        inner: Any = self.model.get_base_model()
+        with self._mixed(ids.device):  # padding stands on the right, and no token sees what follows it: no mask
             if self.frozen is not None and ids.is_floating_point():
                 hidden = self.frozen.upper(inputs_embeds=ids, use_cache=False).last_hidden_state
             else:
                 hidden = getattr(inner, inner.base_model_prefix)(input_ids=ids, use_cache=False).last_hidden_state
-        pooled = hidden[torch.arange(len(ids), device=ids.device), lengths - 1]
-        return inner.score(pooled.float()).float()
+        return hidden[torch.arange(len(ids), device=ids.device), lengths - 1].float()
+
+    def start_head(self, weight: torch.Tensor) -> None:
+        """Sets the weight [3, hidden] of a decoder's linear head."""
+        head: Any = self.model.get_base_model().score
+        with torch.no_grad():
+            head.modules_to_save["default"].weight.copy_(weight)
+
+    def _mixed(self, device: torch.device) -> torch.autocast:
+        return torch.autocast(device.type, self.compute, enabled=self.compute != torch.float32)
 
     def train(self, mode: bool = True) -> LoraClassifier:
         """Switches between training and evaluation, but for 4-bit layers: they stay in training.
@@ -163,6 +181,7 @@ def _base(directory: Path, settings: LoraSettings, compute: torch.dtype, device:
         arguments["device_map"] = {"": device}
     try:
         config = AutoConfig.from_pretrained(directory)
+        keep_first(settings.layers, config, settings.model)
         config.num_labels = len(CLASSES)
         config.id2label = dict(enumerate(CLASSES))
         config.label2id = {name: i for i, name in enumerate(CLASSES)}

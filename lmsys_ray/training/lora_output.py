@@ -14,7 +14,7 @@ from lmsys_ray.metrics import METRICS, class_shares, judge, log_loss
 from lmsys_ray.training.labelled_rows import LabelledRows
 from lmsys_ray.training.lora_curves import draw_curves
 from lmsys_ray.training.lora_files import TrainingFiles
-from lmsys_ray.training.lora_settings import TEXT_SETTINGS, LoraSettings
+from lmsys_ray.training.lora_settings import SCORING_SETTINGS, LoraSettings
 
 
 def finish(
@@ -39,8 +39,7 @@ def finish(
         shares = np.broadcast_to(class_shares(rows.labels[training]), (len(validated), len(CLASSES)))
         prior_loss = log_loss(shares, validated)
         _write_probabilities(files.adapter / "out_of_fold.csv", [rows.ids[i] for i in held_out], probabilities)
-    text = {key: getattr(settings, key) for key in TEXT_SETTINGS}
-    _write_json(files.adapter / "scoring.json", text)
+    _write_json(files.adapter / "scoring.json", {key: getattr(settings, key) for key in SCORING_SETTINGS})
     _write_json(files.adapter / "metrics.json", figures)
     (files.adapter / "metrics.jsonl").write_text(files.metrics.read_text(encoding="utf-8"), encoding="utf-8")
     draw_curves(metrics, prior_loss, files.adapter / "curves.png")
@@ -62,8 +61,8 @@ def _judged(
 def model_card(settings: LoraSettings, figures: dict[str, Any]) -> str:
     """Returns the README of an adapter: what it is, how it scores, what it reached, and how it was made."""
     member = {"kind": "llama", "model": settings.model, "adapter": settings.output}
-    member |= {key: getattr(settings, key) for key in TEXT_SETTINGS}
-    lines = "\n".join(f"    {key}: {json.dumps(value)}" for key, value in member.items())
+    member |= {key: getattr(settings, key) for key in SCORING_SETTINGS}
+    lines = "\n".join(f"    {key}: {json.dumps(value)}" for key, value in member.items() if value is not None)
     count = figures["rows"]
     return f"""---
 base_model: {json.dumps(settings.model)}

@@ -8,12 +8,12 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from lmsys_ray.config import LlamaSettings, Strict
 
-TEXT_SETTINGS = ("text", "template", "max_length", "truncation")
+SCORING_SETTINGS = ("layers", "text", "template", "max_length", "truncation")
 """What scoring must set as training did."""
 
 
 class LoraOptions(Strict):
-    """How a LoRA is trained. The text settings are those that scoring with it then needs."""
+    """How a LoRA is trained. `SCORING_SETTINGS` are what scoring with it then needs."""
 
     folds: int = Field(5, ge=2)
     fold_column: str | None = Field(None, description="the folds are this column's values, in alphabetical order")
@@ -21,6 +21,7 @@ class LoraOptions(Strict):
     workers: PositiveInt | None = Field(None, description="processes; none: one per GPU of the cluster, one without")
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: gpu where the cluster has one")
 
+    layers: PositiveInt | None = Field(None, description="use only so many of the model's first blocks; none: all")
     text: Literal["json", "notebook"] = "json"
     template: str = "labelled"
     max_length: int = Field(1024, ge=16, description="tokens a row may have")
@@ -34,6 +35,9 @@ class LoraOptions(Strict):
     targets: list[str] | Literal["all-linear"] = Field("all-linear", description="names of the layers that are adapted")
     top_layers: PositiveInt | None = Field(None, description="adapt only so many of the last blocks; none: all")
 
+    head_start: Literal["zero", "fitted"] = Field(
+        "zero", description="fitted: regress the classes on the frozen model's features first, a pass over the rows"
+    )
     epochs: PositiveFloat = 2.0
     learning_rate: PositiveFloat = 3e-4
     head_learning_rate: PositiveFloat = Field(3e-5, description="of the head, where one step moves every logit at once")
@@ -62,6 +66,6 @@ class LoraSettings(LoraOptions):
     fold: int = Field(0, ge=-1, description="the fold held out for validation; -1 trains on all rows")
 
     def scoring(self) -> LlamaSettings:
-        """Returns the member that scores with the adapter: the same text, template, length and truncation."""
-        text = {key: getattr(self, key) for key in TEXT_SETTINGS}
-        return LlamaSettings.model_validate({"kind": "llama", "model": self.model, "adapter": self.output, **text})
+        """Returns the member that scores with the adapter."""
+        shared = {key: getattr(self, key) for key in SCORING_SETTINGS}
+        return LlamaSettings.model_validate({"kind": "llama", "model": self.model, "adapter": self.output, **shared})

@@ -73,7 +73,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Examples:
             "response_b": ['["second answer"]', '["no"]', '["now"]'],
         }
     )
-    return encode_examples(table, np.array([0, 1, 2]), settings(base, max_length=128).scoring())
+    return encode_examples(table, np.array([0, 1, 2]), np.arange(3), settings(base, max_length=128).scoring())
 
 
 def test_a_swapped_row_is_the_row_with_its_answers_exchanged(examples: Examples) -> None:

@@ -50,7 +50,7 @@ def conversations(count: int) -> tuple[pa.Table, np.ndarray]:
 
 def examples(chosen: LoraSettings, count: int) -> Examples:
     table, labels = conversations(count)
-    return encode_examples(table, labels, chosen.scoring())
+    return encode_examples(table, labels, np.arange(count), chosen.scoring())
 
 
 def make_loop(chosen: LoraSettings, directory: Path, validation: int = 24) -> LoraLoop:

@@ -46,7 +46,7 @@ def make_deberta(directory: Path) -> Path:
 
 def train(chosen: LoraSettings, directory: Path) -> LoraLoop:
     table, labels = conversations(48)
-    rows = encode_examples(table, labels, chosen.scoring())
+    rows = encode_examples(table, labels, np.arange(48), chosen.scoring())
     torch.manual_seed(0)
     loop = LoraLoop(chosen, build_classifier(chosen, CPU), rows, rows, TrainingFiles(directory))
     loop.run(ignore)

@@ -11,7 +11,9 @@ import torch
 from tokenizers import Tokenizer
 
 from lmsys_ray import CLASSES
+from lmsys_ray.config import LlamaSettings
 from lmsys_ray.errors import UsageError
+from lmsys_ray.members.llama.depth import is_behind
 
 HEAD = "score.weight"
 
@@ -35,8 +37,11 @@ def class_columns(id2label: Mapping[Any, str], model: str) -> list[int]:
     return [columns[0] for columns in found]
 
 
-def check_base(info: Mapping[str, Any], model: str, head_needed: bool) -> None:
-    """Demands that a checkpoint filled the whole model: `info` is the loading info of transformers."""
+def check_base(info: Mapping[str, Any], model: str, head_needed: bool, layers: int | None = None) -> None:
+    """Demands that a checkpoint filled the whole model, or its first `layers` blocks.
+
+    `info` is the loading info of transformers.
+    """
     missing = sorted(key for key in info["missing_keys"] if head_needed or key != HEAD)
     if missing == [HEAD]:
         raise UsageError(
@@ -44,10 +49,25 @@ def check_base(info: Mapping[str, Any], model: str, head_needed: bool) -> None:
             "name a trained 3-label classifier, or the adapter that brings the head"
         )
     # A language model's own head is not needed here, the rest is.
-    unexpected = sorted(key for key in info["unexpected_keys"] if not key.startswith("lm_head."))
+    unwanted = (key for key in info["unexpected_keys"] if not key.startswith("lm_head."))
+    unexpected = sorted(key for key in unwanted if not is_behind(key, layers))
     for keys, what in ((missing, "lacks"), (unexpected, "holds unknown"), (info["mismatched_keys"], "has misshapen")):
         if keys:
             raise UsageError(f"model: {model} {what} weights: {_some(keys)}; it does not fit its own config.json")
+
+
+def check_as_trained(trained: Mapping[str, Any], settings: LlamaSettings) -> None:
+    """Demands that a member reads rows as its adapter learnt to: `trained` is what lies beside it in scoring.json.
+
+    How long rows may be is free. Another text or depth gives numbers that look like probabilities.
+    """
+    for key in ("layers", "text", "template", "truncation"):
+        value = getattr(settings, key)
+        if key in trained and value != trained[key]:
+            raise UsageError(
+                f"adapter: {settings.adapter} was trained with {key} = {trained[key]!r}, this member has {value!r}; "
+                f"set {key} to the former (see scoring.json in the adapter's directory)"
+            )
 
 
 def check_adapter(

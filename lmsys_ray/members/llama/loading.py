@@ -1,5 +1,6 @@
 """From the settings to a checked classifier: base weights, quantization, adapter, head."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -30,6 +31,7 @@ from lmsys_ray.config import LlamaSettings
 from lmsys_ray.errors import UsageError
 from lmsys_ray.members.llama import attention, checks, devices
 from lmsys_ray.members.llama.decoder import PackedDecoder, TransformersDecoder, fits
+from lmsys_ray.members.llama.depth import keep_first
 from lmsys_ray.members.llama.linear import form_for
 from lmsys_ray.members.llama.quiet import quiet_libraries
 from lmsys_ray.members.llama.sources import adapter_directory, load_tokenizer, model_directory, pad_token_id
@@ -99,11 +101,11 @@ def load_model(settings: LlamaSettings) -> LoadedModel:
         quantization = _quantization(config, settings)
         loaded_quantized = _loaded_quantized(config, quantization, settings)
         model, info = _load_base(directory, config, loaded_quantized, settings)
-        checks.check_base(info, settings.model, head_needed=settings.adapter is None)
+        checks.check_base(info, settings.model, settings.adapter is None, settings.layers)
         model.score.float()
         if settings.adapter is not None:
             head_found = checks.HEAD not in info["missing_keys"]
-            model = _with_adapter(model, settings.adapter, head_found, merge=not loaded_quantized)
+            model = _with_adapter(model, settings, settings.adapter, head_found, merge=not loaded_quantized)
         checks.check_finite(model, settings.model)
     model.eval()
     return LoadedModel(model, columns, tokenizer_pad if tokenizer_pad is not None else 0, quantization)
@@ -119,6 +121,7 @@ def _read_config(directory: Path, settings: LlamaSettings) -> PreTrainedConfig:
         raise UsageError(f"model: transformers has no sequence classifier for {config.model_type}, the type of {name}")
     if not any("SequenceClassification" in architecture for architecture in config.architectures or []):
         config.num_labels = len(CLASSES)
+    keep_first(settings.layers, config, name)
     longest = getattr(config.get_text_config(), "max_position_embeddings", None) or settings.max_length
     if settings.max_length > longest:
         raise UsageError(f"max_length: {settings.max_length} exceeds the {longest} positions of {name}; lower it")
@@ -177,9 +180,12 @@ def _load_base(
     return model, info
 
 
-def _with_adapter(model: PreTrainedModel, name: str, head_found: bool, merge: bool) -> PreTrainedModel:
+def _with_adapter(
+    model: PreTrainedModel, settings: LlamaSettings, name: str, head_found: bool, merge: bool
+) -> PreTrainedModel:
     """Puts the LoRA adapter `name` on `model`, merged where `merge`."""
     directory = adapter_directory(name)
+    checks.check_as_trained(_read_scoring(directory, name), settings)
     config, weights = _read_adapter(directory, name)
     try:
         # Merged in float32; beside a quantized base the adapter computes in the base's own type.
@@ -191,6 +197,18 @@ def _with_adapter(model: PreTrainedModel, name: str, head_found: bool, merge: bo
     set_peft_model_state_dict(wrapped, {**own, **weights})
     tuner = cast(LoraModel, wrapped.base_model)
     return cast(PreTrainedModel, tuner.merge_and_unload() if merge else tuner.model)
+
+
+def _read_scoring(directory: Path, name: str) -> dict[str, Any]:
+    """Returns what `jobs/train_lora.py` noted beside the adapter of how it reads rows; empty for others' adapters."""
+    file = directory / "scoring.json"
+    try:
+        noted = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError as error:
+        raise UsageError(f"adapter: scoring.json of {name} is no JSON ({_first_line(error)}); restore it") from None
+    if not isinstance(noted, dict):
+        raise UsageError(f"adapter: scoring.json of {name} is no mapping of settings; restore it")
+    return noted
 
 
 def _read_adapter(directory: Path, name: str) -> tuple[LoraConfig, dict[str, torch.Tensor]]:
