@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,6 +63,8 @@ def train_lora(settings: LoraSettings, say: Say) -> dict[str, Any]:
     with ray_cluster() as resources:
         _fit(settings, files, resources, say)
     files.raise_failure()
+    if note := head_alone_was_better(files.read_metrics()):
+        say(note)
     figures = finish(settings, files, rows, split.training, split.held_out)
     files.adapter.rename(settings.output)
     shutil.rmtree(files.directory)
@@ -201,9 +203,21 @@ def _told(files: TrainingFiles, say: Say) -> Iterator[None]:
         follower.join()
 
 
+def head_alone_was_better(metrics: Sequence[dict[str, Any]]) -> str | None:
+    """Returns a sentence where the lines of the metrics show that the steps behind a fitted head made it worse."""
+    losses = {line["step"]: line["validation_loss"] for line in metrics if "validation_loss" in line}
+    best = losses.get(metrics[-1]["best_step"])
+    if best is None or best <= losses.get(0, best):
+        return None
+    return (
+        f"the fitted head alone reached {losses[0]:.4f}, no later step was better than {best:.4f}; "
+        "lower learning_rate, or raise dropout"
+    )
+
+
 def metrics_sentence(line: dict[str, Any]) -> str:
     """Returns a line of the metrics as it is shown to people."""
     validation = f", validation {line['validation_loss']:.4f}" if "validation_loss" in line else ""
-    best = " (best)" if line["best_step"] == line["step"] else ""
+    best = " (best)" if 0 < line["best_step"] == line["step"] else ""
     speed = f"{line['tokens_per_second']:,.0f} tokens/s"
     return f"step {line['step']:,} of {line['steps']:,}: training {line['train_loss']:.4f}{validation}{best}, {speed}"

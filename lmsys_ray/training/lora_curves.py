@@ -25,8 +25,8 @@ def draw_curves(metrics: Sequence[dict[str, Any]], prior_loss: float | None, pat
     if judged:
         values = [line["validation_loss"] for line in judged]
         losses.plot([line["step"] for line in judged], values, color=_VALIDATION, marker="s", ms=3, label="validation")
-        best = min(judged, key=lambda line: line["validation_loss"])
-        losses.plot(best["step"], best["validation_loss"], "o", ms=10, mfc="none", color=_VALIDATION, label="best")
+        for best in (line for line in judged if line["step"] == metrics[-1]["best_step"]):
+            losses.plot(best["step"], best["validation_loss"], "o", ms=10, mfc="none", color=_VALIDATION, label="best")
     if prior_loss is not None:
         losses.axhline(prior_loss, color=_PRIOR, linestyle=(0, (4, 3)), linewidth=1, label="class shares")
     losses.set_ylabel("log loss (nats)")

@@ -128,7 +128,8 @@ class LoraLoop:
         for group in self.optimizer.param_groups:
             group["lr"] = 0.0
         tokens = int(self.training.straight.lengths.sum()) * (2 if self.settings.swap else 1)
-        return self._judge({"train_loss": fitted, "tokens_per_second": tokens / self.progress.seconds}, last=False)
+        figures = {"train_loss": fitted, "tokens_per_second": tokens / self.progress.seconds}
+        return self._judge(figures, last=False, keep=False)
 
     def _step(self, step: int) -> float:
         """One step of the optimizer; returns the mean loss of its rows, those of all workers."""
@@ -161,8 +162,11 @@ class LoraLoop:
         logits = self.module(*self.classifier.collate(rows, keys, self.device))
         return cross_entropy(logits, torch.from_numpy(labels).to(self.device), reduction="sum")
 
-    def _judge(self, figures: dict[str, float], last: bool) -> dict[str, Any]:
-        """Validates, keeps the weights where they are the best so far, and returns the line for the metrics."""
+    def _judge(self, figures: dict[str, float], last: bool, keep: bool = True) -> dict[str, Any]:
+        """Validates, keeps the weights where they are the best so far, and returns the line for the metrics.
+
+        Without `keep` it only looks: an adapter that has taken no step yet is no candidate.
+        """
         progress = self.progress
         line = {"step": progress.step, "steps": len(self.steps), **figures}
         line["learning_rate"] = self.optimizer.param_groups[0]["lr"]
@@ -170,9 +174,10 @@ class LoraLoop:
             better = last
         else:
             line["validation_loss"] = self.validate(self.validation, self.settings.validation_rows)
-            better = line["validation_loss"] < progress.best_loss
-            progress.best_loss = min(progress.best_loss, line["validation_loss"])
-        progress.worse = 0 if better else progress.worse + 1
+            better = keep and line["validation_loss"] < progress.best_loss
+            if better:
+                progress.best_loss = line["validation_loss"]
+        progress.worse = 0 if better or not keep else progress.worse + 1
         progress.finished = last or (self.validation is not None and progress.worse >= self.settings.patience)
         if better:
             progress.best_step = progress.step

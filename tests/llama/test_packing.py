@@ -27,6 +27,37 @@ def test_no_micro_batch_of_several_rows_exceeds_the_budget(
         assert len(batch) == 1 or packing.slots(lengths[batch], padding, max_length=64) <= budget
 
 
+@given(LENGTHS, st.integers(1, 300))
+def test_even_micro_batches_hold_every_row_once_within_the_budget(lengths: np.ndarray, budget: int) -> None:
+    batches = packing.plan_evenly(lengths, budget)
+    rows = np.concatenate(batches) if batches else np.empty(0, int)
+    assert sorted(rows) == list(range(len(lengths)))
+    assert all(len(batch) for batch in batches)
+    loads = [int(lengths[batch].sum()) for batch in batches]
+    assert all(len(batch) == 1 or load <= budget for batch, load in zip(batches, loads, strict=True))
+    assert loads == sorted(loads, reverse=True)
+
+
+@pytest.mark.parametrize("rows", [16, 48, 400])
+def test_even_micro_batches_keep_two_and_four_cores_busy_to_the_end(rows: int) -> None:
+    lengths = np.minimum(np.random.default_rng(0).lognormal(5.6, 0.6, rows).astype(int) + 8, 512)
+
+    def busy_share(batches: list[np.ndarray], cores: int) -> float:
+        ends = [0] * cores
+        for batch in batches:
+            ends[int(np.argmin(ends))] += int(lengths[batch].sum())
+        return sum(ends) / cores / max(ends)
+
+    batches = packing.plan_evenly(lengths, 1024)
+    for cores in (2, 4):
+        assert busy_share(batches, cores) > 0.95
+    assert lengths.sum() / len(batches) > 0.5 * 1024
+
+
+def test_a_few_short_rows_stay_together() -> None:
+    assert len(packing.plan_evenly(np.full(10, 30), 1024)) == 1
+
+
 @given(LENGTHS, st.integers(64, 300))
 def test_best_fit_never_leaves_two_micro_batches_that_would_fit_in_one(lengths: np.ndarray, budget: int) -> None:
     sums = [int(lengths[batch].sum()) for batch in packing.plan(lengths, budget, "none", max_length=64)]

@@ -9,6 +9,7 @@ import torch
 from lmsys_ray.errors import UsageError
 from lmsys_ray.metrics import log_loss
 from lmsys_ray.training.head_start import fit_head, start_head
+from lmsys_ray.training.lora import head_alone_was_better
 from lmsys_ray.training.lora_files import TrainingFiles
 from lmsys_ray.training.lora_model import build_classifier
 from tests.training.test_train_lora_loop import CPU, base, examples, ignore, make_loop, settings  # noqa: F401
@@ -55,6 +56,18 @@ def test_training_goes_on_from_the_fitted_head(base: Path, tmp_path: Path) -> No
     again = make_loop(settings(base, head_start="fitted", learning_rate=1e-3, epochs=1), tmp_path)
     again.run(ignore)
     assert again.files.read_metrics() == lines
+
+
+def test_the_head_alone_is_not_taken_for_a_trained_adapter(base: Path, tmp_path: Path) -> None:  # noqa: F811
+    """Were its weights kept as the best, the adapter's own would still be zeros, which scoring refuses."""
+    loop = make_loop(settings(base, head_start="fitted", learning_rate=0.3, head_learning_rate=0.3, epochs=1), tmp_path)
+    loop.run(ignore)
+    lines = loop.files.read_metrics()
+    assert lines[0]["validation_loss"] < min(line["validation_loss"] for line in lines[1:])
+    assert lines[0]["best_step"] == 0 < lines[-1]["best_step"]
+    assert any(value.abs().max() > 0 for key, value in loop.files.load_best().items() if "lora_B" in key)
+    assert "the fitted head alone reached" in str(head_alone_was_better(lines))
+    assert head_alone_was_better(lines[1:]) is None
 
 
 def test_shares_of_several_workers_make_the_same_head(base: Path, tmp_path: Path) -> None:  # noqa: F811

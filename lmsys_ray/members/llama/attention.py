@@ -60,7 +60,7 @@ def within_rows(
         return _varlen_attention(query, key, value, rows.cumulative, rows.longest, scaling, window=None)
     heads_first = (tensor.transpose(0, 1)[None].split(rows.lengths, dim=2) for tensor in (query, key, value))
     outputs = [_row_attention(q, k, v, scaling, None, None) for q, k, v in zip(*heads_first, strict=True)]
-    return torch.cat(outputs, dim=2)[0].transpose(0, 1)
+    return torch.cat([output[0].transpose(0, 1) for output in outputs])  # as it lies in memory: a plain copy
 
 
 def of_last_tokens(

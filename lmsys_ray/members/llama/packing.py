@@ -8,12 +8,19 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from heapq import heapify, heapreplace
 from time import perf_counter
 from typing import Literal
 
 import numpy as np
 
 Padding = Literal["none", "longest", "max_length"]
+
+_EVEN_COUNTS = 4
+"""Even micro-batches come in multiples of this, so that the few of a small job divide between 2 or 4 cores."""
+
+_LEAST_TOKENS = 256
+"""Of an even micro-batch on average; below, matrix products are slower by more than an idle core costs."""
 
 
 @dataclass
@@ -74,6 +81,25 @@ def plan(lengths: np.ndarray, batch_tokens: int, padding: Padding, max_length: i
     return _best_fit(order, lengths, batch_tokens)
 
 
+def plan_evenly(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
+    """Returns micro-batches of unpadded rows, each of nearly as many tokens; otherwise as `plan` with padding `none`.
+
+    For cores that each compute a micro-batch of their own: with best fit one core computes the last full one while the
+    others wait. How many cores there are makes no difference to the plan, and so none to what a row gets.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    tokens = int(lengths.sum())
+    count = -(-tokens // batch_tokens)
+    count = max(count, min(_round_up(count, _EVEN_COUNTS), tokens // _LEAST_TOKENS))
+    while True:
+        loads, batches = _level(order, lengths, min(count, len(order)))
+        too_full = any(load > batch_tokens and len(batch) > 1 for load, batch in zip(loads, batches, strict=True))
+        if not too_full:
+            heaviest = sorted(range(len(batches)), key=lambda place: -loads[place])
+            return [np.array(batches[place]) for place in heaviest]
+        count = _round_up(count + 1 + count // 50, _EVEN_COUNTS)
+
+
 def slots(lengths: np.ndarray, padding: Padding, max_length: int) -> int:
     """Returns how many slots a micro-batch of rows of `lengths` tokens takes."""
     if padding == "none":
@@ -105,3 +131,22 @@ def _best_fit(order: Sequence[int] | np.ndarray, lengths: np.ndarray, batch_toke
         if free > length:
             insort(room, (free - int(length), batch))
     return [np.array(batch) for batch in batches]
+
+
+def _level(order: np.ndarray, lengths: np.ndarray, count: int) -> tuple[list[int], list[list[int]]]:
+    """Gives each row, longest first, to the least loaded of `count` micro-batches (Graham 1969)."""
+    batches: list[list[int]] = [[] for _ in range(count)]
+    least = [(0, place) for place in range(count)]
+    heapify(least)
+    for row in order:
+        load, place = least[0]
+        batches[place].append(int(row))
+        heapreplace(least, (load + int(lengths[row]), place))
+    loads = [0] * count
+    for load, place in least:
+        loads[place] = load
+    return loads, batches
+
+
+def _round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple

@@ -41,8 +41,9 @@ class LlamaScorer:
         self.classifier = load_classifier(settings)
         self.batch_tokens = self._first_budget() if settings.batch_tokens == "auto" else settings.batch_tokens
         self._cores: ThreadPoolExecutor | None = None
-        alike_at_every_call = isinstance(self.classifier.backbone, PackedDecoder)
-        if alike_at_every_call and self.classifier.device.type != "cuda" and cores > 1:
+        packed = isinstance(self.classifier.backbone, PackedDecoder)
+        self._for_cores = packed and self.classifier.device.type != "cuda"
+        if self._for_cores and cores > 1:
             devices.use_cores(1)
             self._cores = ThreadPoolExecutor(cores)
 
@@ -114,7 +115,10 @@ class LlamaScorer:
         return True
 
     def _plan(self, rows: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
-        batches = packing.plan(lengths[rows], self.batch_tokens, self.settings.padding, self.settings.max_length)
+        if self._for_cores:
+            batches = packing.plan_evenly(lengths[rows], self.batch_tokens)
+        else:
+            batches = packing.plan(lengths[rows], self.batch_tokens, self.settings.padding, self.settings.max_length)
         return [rows[batch] for batch in batches]
 
     def _slots(self, lengths: np.ndarray) -> int:
