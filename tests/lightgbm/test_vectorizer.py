@@ -62,6 +62,13 @@ def test_texts_longer_than_a_chunk_are_counted_whole(monkeypatch: pytest.MonkeyP
     assert np.array_equal(ours.counts(cells(5)).toarray(), sklearn.transform(cells(5)).toarray())
 
 
+@pytest.mark.parametrize("choice", CHOICES, ids=str)
+def test_a_vocabulary_too_large_for_tables_is_counted_the_same(choice: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ngrams, "_TABLE_ENTRIES", 100)
+    sklearn, ours = fitted(choice, cells(60, seed=1), max_features=400)
+    assert np.array_equal(ours.counts(cells(9)).toarray(), sklearn.transform(cells(9)).toarray())
+
+
 def test_no_text_gives_no_row() -> None:
     for choice in CHOICES:
         _, ours = fitted(choice, cells(30), max_features=50)

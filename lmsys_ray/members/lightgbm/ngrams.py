@@ -12,6 +12,30 @@ ABSENT = 0
 
 _POSITIONS_AT_ONCE = 1 << 17
 _COUNTERS_AT_ONCE = 1 << 19
+_TABLE_ENTRIES = 1 << 22
+
+
+class _Step:
+    """Leads from keys `node * symbols + symbol` to nodes of the next level.
+
+    A table over all keys is several times faster than a hash table, and larger by the keys that are no node's: up to
+    16 MiB are spent on it.
+    """
+
+    def __init__(self, keys: np.ndarray, possible: int) -> None:
+        """`keys` int64 [nodes] are those of the nodes in their order, of `possible` ones from 0."""
+        self._keys = self._table = None
+        if possible <= _TABLE_ENTRIES:
+            self._table = np.full(possible, -1, np.int32)
+            self._table[keys] = np.arange(len(keys))
+        else:
+            self._keys = pa.array(keys)
+
+    def __call__(self, keys: np.ndarray) -> np.ndarray:
+        """Returns the node of each key, -1 where there is none."""
+        if self._table is not None:
+            return self._table.take(keys)
+        return pc.fill_null(pc.index_in(pa.array(keys), value_set=self._keys), -1).to_numpy()
 
 
 class NgramTrie:
@@ -32,33 +56,33 @@ class NgramTrie:
         for row, ngram in zip(symbols, ngrams, strict=True):
             row[: len(ngram)] = ngram
         self._base = int(symbols.max(initial=0)) + 1
-        self._keys: list[pa.Array] = []  # a level each: int64 [nodes], sorted
+        self._steps: list[_Step] = []  # to each level from the one above
         self._ngrams: list[np.ndarray] = []  # a level each: int64 [nodes], the n-gram that ends there or -1
-        node = np.zeros(len(ngrams), np.int64)
+        node, above = np.zeros(len(ngrams), np.int64), 1
         for level in range(self.depth):
             alive = lengths > level
             keys, node[alive] = np.unique(node[alive] * self._base + symbols[alive, level], return_inverse=True)
             ending = np.full(len(keys), -1, np.int64)
             ends = np.flatnonzero(lengths == level + 1)
             ending[node[ends]] = ends
-            self._keys.append(pa.array(keys))
+            self._steps.append(_Step(keys, above * self._base))
             self._ngrams.append(ending)
+            above = len(keys)
 
     def _hits(self, symbols: np.ndarray, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns where n-grams begin in `symbols[start:stop]` (they may end beyond) and their numbers."""
-        position = np.arange(stop - start)
-        node = np.zeros(stop - start, np.int64)
-        positions, ngrams = [position[:0]], [node[:0]]
         symbols = np.append(symbols[start : stop + self.depth], [ABSENT] * self.depth)
-        for level in range(self.depth):
-            key = node * self._base + symbols[position + level]  # with ABSENT, which is 0, it is the key of no child
-            child = pc.index_in(pa.array(key), value_set=self._keys[level])
-            found = child.is_valid().to_numpy(zero_copy_only=False)
-            position, node = position[found], child.drop_null().to_numpy().astype(np.int64)
-            ngram = self._ngrams[level][node]
-            ends = ngram >= 0
-            positions.append(position[ends])
-            ngrams.append(ngram[ends])
+        position, key = np.arange(stop - start), symbols[: stop - start]
+        positions, ngrams = [position[:0]], [position[:0]]
+        for level, (step, ending) in enumerate(zip(self._steps, self._ngrams, strict=True), 1):
+            child = step(key)  # of a key with ABSENT, which is 0, there is none
+            found = np.flatnonzero(child >= 0)
+            position, node = position.take(found), child.take(found)
+            ngram = ending.take(node)
+            ends = np.flatnonzero(ngram >= 0)
+            positions.append(position.take(ends))
+            ngrams.append(ngram.take(ends))
+            key = symbols.take(position + level) + node * np.int64(self._base)
         return np.concatenate(positions) + start, np.concatenate(ngrams)
 
     def count(self, symbols: np.ndarray, documents: np.ndarray, width: int) -> csr_array:
@@ -81,10 +105,11 @@ class NgramTrie:
         """
         documents, ngrams = len(bounds) - 1, len(self._ngram_columns)
         counters = np.zeros(documents * ngrams, np.int64)
+        first_counter = np.repeat(np.arange(documents) * ngrams, np.diff(bounds))
         for start in range(bounds[0], bounds[-1], _POSITIONS_AT_ONCE):
             position, ngram = self._hits(symbols, start, min(start + _POSITIONS_AT_ONCE, bounds[-1]))
-            document = np.searchsorted(bounds, position, side="right") - 1
-            counters += np.bincount(document * ngrams + ngram, minlength=len(counters))
+            counter = first_counter.take(position - bounds[0])
+            counters += np.bincount(counter + ngram, minlength=len(counters))
         counted = np.flatnonzero(counters)
         document, ngram = np.divmod(counted, max(1, ngrams))
         ends = np.searchsorted(document, np.arange(documents + 1))
