@@ -11,7 +11,9 @@ from lmsys_ray.benchmark.shape import RANDOM
 from lmsys_ray.benchmark.sides import SIDES, VLLM
 from lmsys_ray.config import LlamaSettings, Strict
 from lmsys_ray.errors import UsageError
+from lmsys_ray.members.llama.checks import AS_TRAINED
 from lmsys_ray.members.llama.devices import CPU_BATCH_TOKENS, MOST_BATCH_TOKENS
+from lmsys_ray.members.llama.sources import read_scoring
 from lmsys_ray.resources import PREFIX, SMOLLM2
 
 
@@ -59,9 +61,14 @@ class BenchmarkSettings(Strict):
         return value
 
     def member(self) -> LlamaSettings:
-        """Returns the Llama member that is measured: it encodes the rows."""
+        """Returns the Llama member that is measured: it encodes the rows, as the adapter was trained to read them.
+
+        Raises `UsageError` where the adapter cannot be had.
+        """
+        trained = read_scoring(self.adapter) if self.adapter and not self.model_shape else {}
+        asked = {key: trained[key] for key in AS_TRAINED if key in trained}
         named = {"model": self.model, "adapter": self.adapter, "max_length": self.max_length}
-        return LlamaSettings.model_validate({"kind": "llama", **named})
+        return LlamaSettings.model_validate({"kind": "llama", **asked, **named})
 
     def row_count(self, cuda: bool) -> int:
         """Returns how many rows are scored, by default as many as take some ten seconds."""

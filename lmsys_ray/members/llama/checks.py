@@ -17,6 +17,9 @@ from lmsys_ray.members.llama.depth import is_behind
 
 HEAD = "score.weight"
 
+AS_TRAINED = ("layers", "text", "template", "truncation")
+"""Settings of a member that must be what they were when its adapter was trained."""
+
 _CLASS_NAMES = {
     "a": {"a", "model_a", "response_a", "winner_model_a", "winner_a", "a_wins"},
     "b": {"b", "model_b", "response_b", "winner_model_b", "winner_b", "b_wins"},
@@ -61,7 +64,7 @@ def check_as_trained(trained: Mapping[str, Any], settings: LlamaSettings) -> Non
 
     How long rows may be is free. Another text or depth gives numbers that look like probabilities.
     """
-    for key in ("layers", "text", "template", "truncation"):
+    for key in AS_TRAINED:
         value = getattr(settings, key)
         if key in trained and value != trained[key]:
             raise UsageError(

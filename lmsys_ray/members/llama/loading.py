@@ -1,6 +1,5 @@
 """From the settings to a checked classifier: base weights, quantization, adapter, head."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -34,7 +33,13 @@ from lmsys_ray.members.llama.decoder import PackedDecoder, TransformersDecoder, 
 from lmsys_ray.members.llama.depth import keep_first
 from lmsys_ray.members.llama.linear import form_for
 from lmsys_ray.members.llama.quiet import quiet_libraries
-from lmsys_ray.members.llama.sources import adapter_directory, load_tokenizer, model_directory, pad_token_id
+from lmsys_ray.members.llama.sources import (
+    adapter_directory,
+    load_tokenizer,
+    model_directory,
+    pad_token_id,
+    read_scoring,
+)
 
 
 @dataclass(frozen=True)
@@ -185,7 +190,7 @@ def _with_adapter(
 ) -> PreTrainedModel:
     """Puts the LoRA adapter `name` on `model`, merged where `merge`."""
     directory = adapter_directory(name)
-    checks.check_as_trained(_read_scoring(directory, name), settings)
+    checks.check_as_trained(read_scoring(name), settings)
     config, weights = _read_adapter(directory, name)
     try:
         # Merged in float32; beside a quantized base the adapter computes in the base's own type.
@@ -197,18 +202,6 @@ def _with_adapter(
     set_peft_model_state_dict(wrapped, {**own, **weights})
     tuner = cast(LoraModel, wrapped.base_model)
     return cast(PreTrainedModel, tuner.merge_and_unload() if merge else tuner.model)
-
-
-def _read_scoring(directory: Path, name: str) -> dict[str, Any]:
-    """Returns what `jobs/train_lora.py` noted beside the adapter of how it reads rows; empty for others' adapters."""
-    file = directory / "scoring.json"
-    try:
-        noted = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except ValueError as error:
-        raise UsageError(f"adapter: scoring.json of {name} is no JSON ({_first_line(error)}); restore it") from None
-    if not isinstance(noted, dict):
-        raise UsageError(f"adapter: scoring.json of {name} is no mapping of settings; restore it")
-    return noted
 
 
 def _read_adapter(directory: Path, name: str) -> tuple[LoraConfig, dict[str, torch.Tensor]]:

@@ -5,6 +5,7 @@ A hub id may name a revision: `org/name@revision`.
 
 import json
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
@@ -41,6 +42,21 @@ def adapter_directory(name: str) -> Path:
     """
     path = local_copy(locate(name), ADAPTER_FILES)
     return path if path.is_dir() else _fetched(name, "adapter", ADAPTER_FILES)
+
+
+def read_scoring(adapter: str) -> dict[str, Any]:
+    """Returns what `jobs/train_lora.py` noted beside an adapter of how it reads rows; empty for others' adapters.
+
+    Raises `UsageError` where the adapter cannot be had, or the note is damaged.
+    """
+    file = adapter_directory(adapter) / "scoring.json"
+    try:
+        noted = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError as error:
+        raise UsageError(f"adapter: scoring.json of {adapter} is no JSON ({error}); restore it") from None
+    if not isinstance(noted, dict):
+        raise UsageError(f"adapter: scoring.json of {adapter} is no mapping of settings; restore it")
+    return noted
 
 
 def pinned(name: str) -> str:
