@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModelForSequenceClassification, Gemma2Config, MistralConfig, PreTrainedModel
 
 from lmsys_ray.errors import RunError
@@ -98,6 +99,19 @@ def test_layout_restarts_positions_and_accumulates_lengths(lengths: list[int]) -
     assert made.cumulative.tolist() == [0, *np.cumsum(lengths)]
     assert made.cumulative.dtype == torch.int32
     assert made.lengths == tuple(lengths)
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(9, 3), (4, 4), (6, 1)])
+@pytest.mark.parametrize("tokens", [200, 256, 257, 703])
+def test_blocks_of_queries_see_what_each_query_sees(heads: int, kv_heads: int, tokens: int) -> None:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(tokens, count, 32) for count in (heads, kv_heads, kv_heads))
+    rows = attention.layout([tokens], query.device)
+    found = attention.within_rows(query, key, value, rows, 0.2)
+    q, k, v = (tensor.double().transpose(0, 1)[None] for tensor in (query, key, value))
+    expected = scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.2, enable_gqa=True)[0].transpose(0, 1)
+    assert attention._gains_by_blocks(query.transpose(0, 1)[None])
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_attention_that_cannot_be_packed_is_refused() -> None:
