@@ -168,6 +168,9 @@ def _blocked_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tens
     """As `_row_attention`, a block of queries after another: all heads of a block in one product with what they see.
 
     PyTorch's own kernel for CPUs multiplies head by head, in pieces too small for its matrix products to be fast.
+    Milliseconds of a row of 9 heads of 64, 3 of them for keys, on one thread of an AMD EPYC (Zen 4), its kernel against
+    this: 192 tokens 1.24, 1.30; 330 tokens 4.9, 4.1; 512 tokens 10.1, 7.4; 1,024 tokens 25.3, 25.6 (23.3, 20.8 in
+    another run); 2,048 tokens 84, 84. Blocks of 32 do as well, of 128 and more worse.
     """
     kv_heads, tokens = key.shape[1:3]
     grouped = (query[0] * scaling).unflatten(0, (kv_heads, -1))

@@ -18,9 +18,10 @@ the products' own speed in the same round (100 GFLOP/s):
 
 Tried and left out, for 1,024 tokens: gate and up as one product, whose halves then lie interleaved in memory (39.6 ms
 with SiLU and the multiplication, where two products take 36.2); SiLU and the multiplication inside oneDNN's products
-(38.5 ms); attention in blocks of 64 to 256 queries by batched products (25 to 37 GFLOP/s at 330 to 1,024 tokens a row,
-where PyTorch's own reaches 32 to 36). In a profile, products took 73 % of the time and attention 16 %; the rest is all
-that compiling could touch, at the price of a C++ compiler on every machine.
+(38.5 ms); residuals inside them (17.7 ms with a product that takes 17.5 beside an addition); norm weights folded into
+the products behind (0.1 ms a layer); larger thresholds of malloc (as many tokens per second). Kept since: attention in
+blocks of queries (see `attention`), 4 to 5 % of all. In a profile before that, products took 73 % of the time and
+attention 16 %; the rest is all that compiling could touch, at the price of a C++ compiler on every machine.
 """
 
 import torch
