@@ -27,6 +27,6 @@ def load(task: Task, **changes: Any) -> Side:
     def run() -> dict[str, Any]:
         scorer.usage = Usage()
         probabilities = scorer.score(encoded)
-        return {"probabilities": probabilities.tolist(), "slots": scorer.usage.slots}
+        return {"probabilities": probabilities.tolist(), "slots": scorer.usage.slots + scorer.usage.shared}
 
     return run

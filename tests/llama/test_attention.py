@@ -110,8 +110,31 @@ def test_blocks_of_queries_see_what_each_query_sees(heads: int, kv_heads: int, t
     found = attention.within_rows(query, key, value, rows, 0.2)
     q, k, v = (tensor.double().transpose(0, 1)[None] for tensor in (query, key, value))
     expected = scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.2, enable_gqa=True)[0].transpose(0, 1)
-    assert attention._gains_by_blocks(query.transpose(0, 1)[None])
+    assert attention._gains_by_blocks(query.transpose(0, 1)[None], key.transpose(0, 1)[None])
     torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("tokens", [40, 150, 300, 1200])
+def test_a_row_sees_what_it_shares_with_the_rows_before_it(tokens: int) -> None:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(tokens, count, 32) for count in (6, 2, 2))
+    lengths, shared = [tokens - 25, 5, 20], [0, 10, 12]
+    found = attention.within_rows(query, key, value, attention.layout(lengths, CPU, shared), 0.2)
+    last = torch.tensor(lengths).cumsum(0) - 1
+    found_last = attention.of_last_tokens(query[last], key, value, attention.layout(lengths, CPU, shared), 0.2)
+    torch.testing.assert_close(found[last], found_last, atol=1e-5, rtol=1e-5)
+    second = [*range(10), *range(tokens - 25, tokens - 20)]
+    third = [*second[:12], *range(tokens - 20, tokens)]
+    for places, own in ((list(range(tokens - 25)), tokens - 25), (second, 5), (third, 20)):
+        q, k, v = (tensor[places].transpose(0, 1)[None] for tensor in (query, key, value))
+        expected = scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.2, enable_gqa=True)[0, :, -own:]
+        torch.testing.assert_close(found[places[-own:]], expected.transpose(0, 1), atol=1e-5, rtol=1e-5)
+
+
+def test_positions_go_on_behind_what_is_shared() -> None:
+    made = attention.layout([4, 2, 3], CPU, [0, 3, 1])
+    assert made.position_ids[0].tolist() == [0, 1, 2, 3, 3, 4, 1, 2, 3]
+    assert made.cumulative.tolist() == [0, 4, 6, 9]
 
 
 def test_attention_that_cannot_be_packed_is_refused() -> None:

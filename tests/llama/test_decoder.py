@@ -58,6 +58,24 @@ def pooled(decoder: PackedDecoder | TransformersDecoder, rows: list[torch.Tensor
 
 
 @settings(max_examples=25)
+@given(LENGTHS, st.data())
+def test_rows_that_begin_as_the_one_before_need_only_the_rest(
+    pair: tuple[PreTrainedModel, PackedDecoder], lengths: list[int], data: st.DataObject
+) -> None:
+    plain, packed = pair
+    rows, shared = rows_of(lengths), [0]
+    for place in range(1, len(rows)):
+        shared.append(data.draw(st.integers(0, min(len(rows[place]) - 1, len(rows[place - 1])))))
+        rows[place][: shared[-1]] = rows[place - 1][: shared[-1]]
+    own = [row[common:] for row, common in zip(rows, shared, strict=True)]
+    laid_out = attention.layout([len(row) for row in own], CPU, shared)
+    with torch.inference_mode():
+        alone = torch.stack([plain(row[None], use_cache=False).last_hidden_state[0, -1] for row in rows])
+        found = packed(torch.cat(own)[None], laid_out.cumulative[1:] - 1, laid_out)
+    assert (found - alone).abs().max() < 1e-5
+
+
+@settings(max_examples=25)
 @given(LENGTHS)
 def test_the_last_tokens_are_those_of_each_row_alone(
     pair: tuple[PreTrainedModel, PackedDecoder], lengths: list[int]

@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,22 @@ def test_columns_follow_the_names_of_the_labels(model: str, copied: Path) -> Non
     np.testing.assert_allclose(scorer(copied).score(table), scorer(model).score(table)[:, [1, 2, 0]], atol=1e-6)
 
 
+@pytest.mark.parametrize("architecture", ["model", "qwen"])
+def test_rows_that_begin_alike_get_what_they_get_alone(request: pytest.FixtureRequest, architecture: str) -> None:
+    directory, plain = request.getfixturevalue(architecture), encoded(LENGTHS)
+    stem = list(range(40, 80))
+    rows = [stem[: 10 * (place % 5)] + row for place, row in enumerate(plain["input_ids"].to_pylist())]
+    rows += [rows[3], rows[4]]
+    table = pa.table([range(len(rows)), rows, [len(row) for row in rows]], schema=ENCODED)
+    expected = one_at_a_time(AutoModelForSequenceClassification.from_pretrained(directory).eval(), table)
+    sharing = scorer(directory, batch_tokens=400)
+    assert np.abs(sharing.score(table) - expected).max() < 1e-5
+    assert sharing.usage.tokens == sum(map(len, rows))
+    assert sharing.usage.shared > 150
+    assert sharing.usage.slots == sharing.usage.tokens - sharing.usage.shared
+    assert sharing.usage.padding_share == 0
+
+
 def test_usage_counts_tokens_slots_and_micro_batches(model: str) -> None:
     table = encoded(LENGTHS)
     packed, padded = scorer(model), scorer(model, padding="max_length")
@@ -175,16 +192,20 @@ class SmallDevice(LlamaScorer):
     limit = 0
     refused = 0
 
-    def _forward(self, rows: list[np.ndarray]) -> torch.Tensor:
+    def __init__(self, settings: LlamaSettings) -> None:
+        super().__init__(settings, threads=1)
+        self._for_cores = False
+
+    def _forward(self, rows: list[np.ndarray], shared: Sequence[int] = ()) -> torch.Tensor:
         if sum(map(len, rows)) > self.limit:
             self.refused += 1
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return super()._forward(rows)
+        return super()._forward(rows, shared)
 
 
 def test_running_out_of_memory_halves_the_budget_for_good(model: str) -> None:
     settings = LlamaSettings(kind="llama", model=model, max_length=128, batch_tokens=1000)
-    table, device = encoded(LENGTHS), SmallDevice(settings, threads=1)
+    table, device = encoded(LENGTHS), SmallDevice(settings)
     device.limit = 150
     np.testing.assert_allclose(device.score(table), scorer(model).score(table), atol=1e-6)
     assert device.batch_tokens <= 150
@@ -196,7 +217,7 @@ def test_running_out_of_memory_halves_the_budget_for_good(model: str) -> None:
 
 
 def test_a_row_that_never_fits_is_an_error_that_says_what_to_do(model: str) -> None:
-    device = SmallDevice(LlamaSettings(kind="llama", model=model, max_length=128), threads=1)
+    device = SmallDevice(LlamaSettings(kind="llama", model=model, max_length=128))
     device.limit = 100
     with pytest.raises(RunError, match="a row of 128 tokens does not fit in the memory of the GPU; lower max_length"):
         device.score(encoded(LENGTHS))

@@ -29,10 +29,12 @@ class Layout:
     """Where rows laid end to end begin and end."""
 
     position_ids: torch.Tensor
-    """[1, tokens], from 0 in each row."""
+    """[1, tokens], from 0 in each row, or from the tokens that it shares."""
     cumulative: torch.Tensor
     """[rows + 1], int32: the tokens before each row, and all."""
     lengths: tuple[int, ...]
+    shared: tuple[int, ...] = ()
+    """Tokens that each row begins with as the row before it does; they are not laid out again. Empty: none."""
 
     @property
     def longest(self) -> int:
@@ -47,13 +49,17 @@ class Layout:
         }
 
 
-def layout(lengths: Sequence[int], device: torch.device) -> Layout:
-    """Returns the layout of rows of `lengths` tokens."""
+def layout(lengths: Sequence[int], device: torch.device, shared: Sequence[int] = ()) -> Layout:
+    """Returns the layout of rows of `lengths` tokens each, beside those that a row shares with the one before it.
+
+    Only `within_rows` and `of_last_tokens`, and only without the kernel for rows of any length, know what is shared.
+    """
     sizes = torch.tensor([0, *lengths], dtype=torch.int32)
     ends = torch.cumsum(sizes, 0, dtype=torch.int32)
-    starts = torch.repeat_interleave(ends[:-1], sizes[1:])
-    positions = torch.arange(int(ends[-1]), dtype=torch.int32) - starts
-    return Layout(to_device(positions[None].long(), device), to_device(ends, device), tuple(map(int, lengths)))
+    shared = tuple(map(int, shared)) if any(shared) else ()
+    before_own = ends[:-1] - torch.tensor(shared, dtype=torch.int32) if shared else ends[:-1]
+    positions = torch.arange(int(ends[-1]), dtype=torch.int32) - torch.repeat_interleave(before_own, sizes[1:])
+    return Layout(to_device(positions[None].long(), device), to_device(ends, device), tuple(map(int, lengths)), shared)
 
 
 def within_rows(
@@ -62,7 +68,8 @@ def within_rows(
     """Causal attention of query [tokens, heads, dim], key and value [tokens, kv_heads, dim]; returns as query."""
     if _has_varlen_kernel(query):
         return _varlen_attention(query, key, value, rows.cumulative, rows.longest, scaling, window=None)
-    heads_first = (tensor.transpose(0, 1)[None].split(rows.lengths, dim=2) for tensor in (query, key, value))
+    by_row = query.split(rows.lengths), _seen(key, rows), _seen(value, rows)
+    heads_first = ([part.transpose(0, 1)[None] for part in parts] for parts in by_row)
     outputs = [_row_attention(q, k, v, scaling, None, None) for q, k, v in zip(*heads_first, strict=True)]
     return torch.cat([output[0].transpose(0, 1) for output in outputs])  # as it lies in memory: a plain copy
 
@@ -82,9 +89,20 @@ def of_last_tokens(
         scaled_dot_product_attention(
             q[None, :, None], k.transpose(0, 1)[None], v.transpose(0, 1)[None], scale=scaling, enable_gqa=grouped
         )
-        for q, k, v in zip(query, key.split(rows.lengths), value.split(rows.lengths), strict=True)
+        for q, k, v in zip(query, _seen(key, rows), _seen(value, rows), strict=True)
     ]
     return torch.cat(outputs)[:, :, 0]
+
+
+def _seen(keys: torch.Tensor, rows: Layout) -> Sequence[torch.Tensor]:
+    """Returns the keys or values [tokens, kv_heads, dim] of each row, with those that it shares."""
+    own = keys.split(rows.lengths)
+    if not rows.shared:
+        return own
+    seen: list[torch.Tensor] = []
+    for part, shared in zip(own, rows.shared, strict=True):
+        seen.append(torch.cat([seen[-1][:shared], part]) if shared else part)
+    return seen
 
 
 def packed_attention(
@@ -143,13 +161,15 @@ def _row_attention(
     window: int | None,
     softcap: float | None,
 ) -> torch.Tensor:
-    """Causal attention of one row; returns [1, heads, tokens, dim]."""
+    """Causal attention of one row's query, the last of its tokens or all; returns [1, heads, tokens, dim]."""
     grouped = query.shape[1] != key.shape[1]
+    whole = query.shape[2] == key.shape[2]
     if window is None and softcap is None:
-        if _gains_by_blocks(query):
+        if _gains_by_blocks(query, key):
             return _blocked_attention(query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling)
-        return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped)
-    mask = _causal_mask(query.shape[2], window, query.device)
+        if whole:
+            return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped)
+    mask = _causal_mask(query.shape[2], key.shape[2], window, query.device)
     if softcap is None:
         return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling, enable_gqa=grouped)
     groups = query.shape[1] // key.shape[1]
@@ -160,8 +180,8 @@ def _row_attention(
     return softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype) @ value
 
 
-def _gains_by_blocks(query: torch.Tensor) -> bool:
-    return query.device.type == "cpu" and query.dtype == torch.float32 and query.shape[2] in _BLOCKED_LENGTHS
+def _gains_by_blocks(query: torch.Tensor, key: torch.Tensor) -> bool:
+    return query.device.type == "cpu" and query.dtype == torch.float32 and key.shape[2] in _BLOCKED_LENGTHS
 
 
 def _blocked_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
@@ -172,22 +192,25 @@ def _blocked_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tens
     this: 192 tokens 1.24, 1.30; 330 tokens 4.9, 4.1; 512 tokens 10.1, 7.4; 1,024 tokens 25.3, 25.6 (23.3, 20.8 in
     another run); 2,048 tokens 84, 84. Blocks of 32 do as well, of 128 and more worse.
     """
-    kv_heads, tokens = key.shape[1:3]
+    kv_heads, tokens = key.shape[1], query.shape[2]
+    before = key.shape[2] - tokens
     grouped = (query[0] * scaling).unflatten(0, (kv_heads, -1))
     outputs = []
     for start in range(0, tokens, _BLOCK):
         stop = min(start + _BLOCK, tokens)
         queries = grouped[:, :, start:stop].flatten(1, 2)
-        scores = torch.bmm(queries, key[0, :, :stop].mT).unflatten(1, (-1, stop - start))
-        scores[..., start:].masked_fill_(~_causal_mask(stop - start, None, query.device), float("-inf"))
+        visible = before + stop
+        scores = torch.bmm(queries, key[0, :, :visible].mT).unflatten(1, (-1, stop - start))
+        square = _causal_mask(stop - start, stop - start, None, query.device)
+        scores[..., before + start :].masked_fill_(~square, float("-inf"))
         weights = softmax(scores, dim=-1).flatten(1, 2)
-        outputs.append(torch.bmm(weights, value[0, :, :stop]).unflatten(1, (-1, stop - start)))
+        outputs.append(torch.bmm(weights, value[0, :, :visible]).unflatten(1, (-1, stop - start)))
     return torch.cat(outputs, dim=2).flatten(0, 1)[None]
 
 
-def _causal_mask(tokens: int, window: int | None, device: torch.device) -> torch.Tensor:
-    """True [tokens, tokens] where a token (first axis) sees another, of its own row."""
-    distance = torch.arange(tokens, device=device)[:, None] - torch.arange(tokens, device=device)
+def _causal_mask(last: int, tokens: int, window: int | None, device: torch.device) -> torch.Tensor:
+    """True [last, tokens] where one of a row's last tokens (first axis) sees another of its tokens."""
+    distance = torch.arange(tokens - last, tokens, device=device)[:, None] - torch.arange(tokens, device=device)
     return (distance >= 0) if window is None else (distance >= 0) & (distance < window)
 
 

@@ -25,11 +25,13 @@ _LEAST_TOKENS = 256
 
 @dataclass
 class Usage:
-    """What the device was given: `tokens` are real, `slots` include the padding."""
+    """What the device was given: `tokens` are those of all rows, `slots` what was computed, padding included."""
 
     rows: int = 0
     tokens: int = 0
     slots: int = 0
+    shared: int = 0
+    """Tokens that were not computed again, since another row begins with the same."""
     micro_batches: int = 0
     busy_seconds: float = 0.0
     """Spent scoring, from handing rows to the device to having their probabilities."""
@@ -55,13 +57,14 @@ class Usage:
     @property
     def padding_share(self) -> float:
         """The share of the slots that held no token."""
-        return 1 - self.tokens / self.slots if self.slots else 0.0
+        return 1 - (self.tokens - self.shared) / self.slots if self.slots else 0.0
 
-    def add(self, lengths: np.ndarray, slots: int) -> None:
-        """Counts one micro-batch of rows of `lengths` tokens."""
+    def add(self, lengths: np.ndarray, slots: int, shared: int = 0) -> None:
+        """Counts one micro-batch of rows of `lengths` tokens, `shared` of which another row had computed."""
         self.rows += len(lengths)
         self.tokens += int(lengths.sum())
         self.slots += slots
+        self.shared += shared
         self.micro_batches += 1
 
 

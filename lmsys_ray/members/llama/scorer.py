@@ -1,7 +1,7 @@
 """The half of the Llama member that holds the model: token ids become P(a), P(b), P(tie)."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,6 +13,7 @@ from lmsys_ray.errors import UnscorableError
 from lmsys_ray.members.llama import attention, devices, packing
 from lmsys_ray.members.llama.decoder import PackedDecoder
 from lmsys_ray.members.llama.loading import load_classifier
+from lmsys_ray.members.llama.prefixes import find_prefixes
 
 Forwarded = tuple[list[np.ndarray], list[torch.Tensor]]
 """Micro-batches as indices of rows, and the logits [rows, 3] of each."""
@@ -26,9 +27,10 @@ class LlamaScorer:
     out of memory. `threads` overrides the setting.
 
     On a CPU each core computes a micro-batch of its own where the backbone is a `PackedDecoder`: none waits for another
-    within a matrix product, and what a row gets does not depend on how many cores there are. Other backbones run one
-    micro-batch at a time: layers of bitsandbytes rearrange their weights in their first call, twice where two threads
-    make it at once, and give wrong numbers from then on.
+    within a matrix product, and what a row gets does not depend on how many cores there are. There, too, what rows have
+    in common at their beginning is computed once (see `prefixes`). Other backbones run one micro-batch at a time:
+    layers of bitsandbytes rearrange their weights in their first call, twice where two threads make it at once, and
+    give wrong numbers from then on.
 
     Raises `UsageError` where the model cannot be loaded or believed.
     """
@@ -70,17 +72,23 @@ class LlamaScorer:
     def _forward_all(self, flat: np.ndarray, starts: np.ndarray) -> Forwarded:
         """Runs all rows of `flat` token ids, row i being starts[i]:starts[i + 1]; returns indices and logits."""
         lengths = np.diff(starts)
-        batches = self._plan(np.arange(len(lengths)), lengths)
+        shared = np.zeros_like(lengths)
+        if self._for_cores:
+            units, shared = find_prefixes(flat, starts, self.batch_tokens)
+            batches = _plan_units(units, lengths - shared, self.batch_tokens)
+        else:
+            batches = self._plan(np.arange(len(lengths)), lengths)
 
         def forward(batch: np.ndarray) -> torch.Tensor:
-            return self._forward([flat[starts[i] : starts[i + 1]] for i in batch])
+            return self._forward([flat[starts[i] + shared[i] : starts[i + 1]] for i in batch], shared[batch].tolist())
 
-        if self._cores:
-            logits = list(self._cores.map(forward, batches))
+        if self._for_cores:
+            logits = list(self._cores.map(forward, batches) if self._cores else map(forward, batches))
         else:
             batches, logits = self._forward_in_turn(forward, batches, lengths)
         for batch in batches:
-            self.usage.add(lengths[batch], self._slots(lengths[batch]))
+            own = lengths[batch] - shared[batch]
+            self.usage.add(lengths[batch], self._slots(own), int(shared[batch].sum()))
         return batches, logits
 
     def _forward_in_turn(
@@ -115,10 +123,7 @@ class LlamaScorer:
         return True
 
     def _plan(self, rows: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
-        if self._for_cores:
-            batches = packing.plan_evenly(lengths[rows], self.batch_tokens)
-        else:
-            batches = packing.plan(lengths[rows], self.batch_tokens, self.settings.padding, self.settings.max_length)
+        batches = packing.plan(lengths[rows], self.batch_tokens, self.settings.padding, self.settings.max_length)
         return [rows[batch] for batch in batches]
 
     def _slots(self, lengths: np.ndarray) -> int:
@@ -134,13 +139,16 @@ class LlamaScorer:
         self.batch_tokens = max(1, min(self.batch_tokens, self._slots(lengths[batch])) // 2)
 
     @torch.inference_mode()
-    def _forward(self, rows: list[np.ndarray]) -> torch.Tensor:
-        """Returns float32 logits [rows, 3], on the device, of one micro-batch."""
+    def _forward(self, rows: list[np.ndarray], shared: Sequence[int] = ()) -> torch.Tensor:
+        """Returns float32 logits [rows, 3], on the device, of one micro-batch.
+
+        `rows` are without the tokens that each shares with the one before it, `shared` of them.
+        """
         lengths = np.array([len(row) for row in rows])
         device, layout = self.classifier.device, None
         if self.settings.padding == "none":
             ids, last = np.concatenate(rows)[None], np.cumsum(lengths) - 1
-            layout = attention.layout(lengths.tolist(), device)
+            layout = attention.layout(lengths.tolist(), device, shared)
         else:
             ids, last = self._padded(rows, lengths)
         inputs = [attention.to_device(torch.from_numpy(array), device) for array in (ids, last)]
@@ -154,6 +162,12 @@ class LlamaScorer:
         for target, row in zip(padded, rows, strict=True):
             target[: len(row)] = row
         return padded, np.arange(len(rows)) * width + lengths - 1
+
+
+def _plan_units(units: list[np.ndarray], tokens: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
+    """Returns micro-batches of whole units, as indices of rows; `tokens` [rows] are those that each row computes."""
+    loads = np.array([tokens[unit].sum() for unit in units], np.int64)
+    return [np.concatenate([units[i] for i in batch]) for batch in packing.plan_evenly(loads, batch_tokens)]
 
 
 def _check_finite(probabilities: np.ndarray, rows: np.ndarray, settings: LlamaSettings) -> None:
