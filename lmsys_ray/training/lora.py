@@ -211,7 +211,7 @@ def head_alone_was_better(metrics: Sequence[dict[str, Any]]) -> str | None:
         return None
     return (
         f"the fitted head alone reached {losses[0]:.4f}, no later step was better than {best:.4f}; "
-        "lower learning_rate, or raise dropout"
+        "set epochs=0 to keep that head alone, or lower learning_rate"
     )
 
 

@@ -82,9 +82,9 @@ class LoraLoop:
         self.rank, self.workers = rank, workers
         self.device = next(classifier.parameters()).device
         self.steps = plan_steps(training.lengths, settings, workers)
-        if not self.steps:
+        if not self.steps and not settings.head_only:
             raise RunError(f"{len(training.labels)} rows do not fill one step; lower batch_tokens or accumulate")
-        self.rows_per_step = sum(len(batch.rows) for step in self.steps for batch in step) / len(self.steps)
+        self.rows_per_step = sum(len(batch.rows) for step in self.steps for batch in step) / max(1, len(self.steps))
         self.module: torch.nn.Module = classifier
         if workers > 1:
             self.module = torch.nn.parallel.DistributedDataParallel(classifier)
@@ -129,7 +129,7 @@ class LoraLoop:
             group["lr"] = 0.0
         tokens = int(self.training.straight.lengths.sum()) * (2 if self.settings.swap else 1)
         figures = {"train_loss": fitted, "tokens_per_second": tokens / self.progress.seconds}
-        return self._judge(figures, last=False, keep=False)
+        return self._judge(figures, last=self.settings.head_only, keep=self.settings.head_only)
 
     def _step(self, step: int) -> float:
         """One step of the optimizer; returns the mean loss of its rows, those of all workers."""
@@ -165,7 +165,7 @@ class LoraLoop:
     def _judge(self, figures: dict[str, float], last: bool, keep: bool = True) -> dict[str, Any]:
         """Validates, keeps the weights where they are the best so far, and returns the line for the metrics.
 
-        Without `keep` it only looks: an adapter that has taken no step yet is no candidate.
+        Without `keep` it only looks: an adapter that has taken no step yet is no candidate where it is to take some.
         """
         progress = self.progress
         line = {"step": progress.step, "steps": len(self.steps), **figures}

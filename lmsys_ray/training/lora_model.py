@@ -194,13 +194,15 @@ def _base(directory: Path, settings: LoraSettings, compute: torch.dtype, device:
 def _with_lora(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
     layers = model.config.num_hidden_layers
     top = None if settings.top_layers is None else list(range(max(0, layers - settings.top_layers), layers))
+    if settings.head_only:
+        top = [layers - 1]
     heads = [name for name, _ in model.named_children() if name != model.base_model_prefix]
     config = LoraConfig(
         task_type=TaskType.SEQ_CLS,
-        r=settings.rank,
+        r=1 if settings.head_only else settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=_linear_names(model) if settings.targets == "all-linear" else settings.targets,
+        target_modules=_linear_names(model)[:1] if settings.head_only else _targets(model, settings),
         exclude_modules=rf"({'|'.join(heads)})(\..*)?",
         layers_to_transform=top,
         modules_to_save=[name for name in heads if any(True for _ in model.get_submodule(name).parameters())],
@@ -216,6 +218,10 @@ def _with_lora(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
         if name.endswith("score.modules_to_save.default.weight"):
             torch.nn.init.zeros_(weight)  # begins at equal shares, not at random ones
     return wrapped
+
+
+def _targets(model: PreTrainedModel, settings: LoraSettings) -> list[str]:
+    return _linear_names(model) if settings.targets == "all-linear" else settings.targets
 
 
 def _linear_names(model: PreTrainedModel) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lmsys_ray import CLASSES
+from lmsys_ray.members.llama.checks import HEAD_ONLY
 from lmsys_ray.metrics import METRICS, class_shares, judge, log_loss
 from lmsys_ray.training.labelled_rows import LabelledRows
 from lmsys_ray.training.lora_curves import draw_curves
@@ -39,7 +40,8 @@ def finish(
         shares = np.broadcast_to(class_shares(rows.labels[training]), (len(validated), len(CLASSES)))
         prior_loss = log_loss(shares, validated)
         _write_probabilities(files.adapter / "out_of_fold.csv", [rows.ids[i] for i in held_out], probabilities)
-    _write_json(files.adapter / "scoring.json", {key: getattr(settings, key) for key in SCORING_SETTINGS})
+    scoring = {key: getattr(settings, key) for key in SCORING_SETTINGS}
+    _write_json(files.adapter / "scoring.json", scoring | ({HEAD_ONLY: True} if settings.head_only else {}))
     _write_json(files.adapter / "metrics.json", figures)
     (files.adapter / "metrics.jsonl").write_text(files.metrics.read_text(encoding="utf-8"), encoding="utf-8")
     draw_curves(metrics, prior_loss, files.adapter / "curves.png")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from lmsys_ray.config import LlamaSettings, Strict
 
@@ -38,7 +38,7 @@ class LoraOptions(Strict):
     head_start: Literal["zero", "fitted"] = Field(
         "zero", description="fitted: regress the classes on the frozen model's features first, a pass over the rows"
     )
-    epochs: PositiveFloat = 2.0
+    epochs: float = Field(2.0, ge=0, description="0: the fitted head alone, which takes no step")
     learning_rate: PositiveFloat = 3e-4
     head_learning_rate: PositiveFloat = Field(3e-5, description="of the head, where one step moves every logit at once")
     warmup: float = Field(0.1, ge=0, lt=1, description="the share of the steps in which the learning rate rises")
@@ -55,6 +55,17 @@ class LoraOptions(Strict):
     validation_rows: PositiveInt | None = Field(None, description="validate on at most so many rows on the way")
     checkpoint_steps: PositiveInt = Field(25, description="steps between two checkpoints to go on from")
     patience: PositiveInt = Field(4, description="stop after so many validations without a new best")
+
+    @model_validator(mode="after")
+    def _something_learns(self) -> LoraOptions:
+        if not self.epochs and self.head_start != "fitted":
+            raise ValueError("epochs above 0, or head_start=fitted beside epochs=0")
+        return self
+
+    @property
+    def head_only(self) -> bool:
+        """Whether no block is adapted: the adapter's LoRA, of rank 1 on one layer, stays zero."""
+        return not self.epochs
 
 
 class LoraSettings(LoraOptions):

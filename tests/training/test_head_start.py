@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from lmsys_ray.errors import UsageError
+from lmsys_ray.members.llama.encode import LlamaEncoder
+from lmsys_ray.members.llama.scorer import LlamaScorer
 from lmsys_ray.metrics import log_loss
 from lmsys_ray.training.head_start import fit_head, start_head
 from lmsys_ray.training.lora import head_alone_was_better
 from lmsys_ray.training.lora_files import TrainingFiles
 from lmsys_ray.training.lora_model import build_classifier
-from tests.training.test_train_lora_loop import CPU, base, examples, ignore, make_loop, settings  # noqa: F401
+from tests.training.test_train_lora_loop import CPU, base, conversations, examples, ignore, make_loop, settings  # noqa: F401
 from tests.training.test_train_lora_models import make_deberta
 
 
@@ -68,6 +70,31 @@ def test_the_head_alone_is_not_taken_for_a_trained_adapter(base: Path, tmp_path:
     assert any(value.abs().max() > 0 for key, value in loop.files.load_best().items() if "lora_B" in key)
     assert "the fitted head alone reached" in str(head_alone_was_better(lines))
     assert head_alone_was_better(lines[1:]) is None
+
+
+@pytest.mark.parametrize("validation", [24, 0])
+def test_the_head_alone_is_an_adapter_that_scores_as_it_was_judged(base: Path, tmp_path: Path, validation: int) -> None:  # noqa: F811
+    chosen = settings(base, head_start="fitted", epochs=0)
+    loop = make_loop(chosen, tmp_path / "run", validation)
+    loop.run(ignore)
+    loop.finish()
+    (line,) = loop.files.read_metrics()
+    assert (line["step"], line["best_step"]) == (0, 0)
+    assert ("validation_loss" in line) == (validation > 0)
+    member = chosen.scoring().model_copy(update={"adapter": str(loop.files.adapter)})
+    with pytest.raises(UsageError, match=r"every lora_B of .* is zero, so it changes nothing"):
+        LlamaScorer(member)
+    (loop.files.adapter / "scoring.json").write_text('{"head_only": true}')
+    scored = LlamaScorer(member).score(LlamaEncoder(member).encode(conversations(24)[0]))
+    held_out = examples(chosen, 24)
+    expected = loop.probabilities(held_out, np.arange(24))
+    np.testing.assert_allclose(scored, expected, atol=2e-3)
+    assert log_loss(scored, held_out.labels) < 1.0
+
+
+def test_no_epochs_without_a_fitted_head_are_refused(base: Path) -> None:  # noqa: F811
+    with pytest.raises(ValueError, match="head_start=fitted beside epochs=0"):
+        settings(base, epochs=0)
 
 
 def test_shares_of_several_workers_make_the_same_head(base: Path, tmp_path: Path) -> None:  # noqa: F811

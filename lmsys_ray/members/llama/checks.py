@@ -17,6 +17,9 @@ from lmsys_ray.members.llama.depth import is_behind
 
 HEAD = "score.weight"
 
+HEAD_ONLY = "head_only"
+"""Set in scoring.json where only the head was trained, so that a LoRA of zeros is no mistake."""
+
 AS_TRAINED = ("layers", "text", "template", "truncation")
 """Settings of a member that must be what they were when its adapter was trained."""
 
@@ -74,9 +77,16 @@ def check_as_trained(trained: Mapping[str, Any], settings: LlamaSettings) -> Non
 
 
 def check_adapter(
-    found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], adapter: str, head_optional: bool
+    found: Mapping[str, torch.Tensor],
+    expected: Mapping[str, torch.Tensor],
+    adapter: str,
+    head_optional: bool,
+    head_only: bool = False,
 ) -> None:
-    """Demands that the weights of an adapter are the ones that the wrapped model has, and that they do something."""
+    """Demands that the weights of an adapter are the ones that the wrapped model has, and that they do something.
+
+    The model may have the head already where that is `head_optional`; only the head need do something if `head_only`.
+    """
     optional = {key for key in expected if key.endswith(HEAD)} if head_optional else set()
     missing, unexpected = sorted(set(expected) - set(found) - optional), sorted(set(found) - set(expected))
     if missing and all(key.endswith(HEAD) for key in missing):
@@ -95,7 +105,7 @@ def check_adapter(
         if not torch.isfinite(weight).all():
             raise UsageError(f"adapter: {key} of {adapter} holds NaN or infinity; train it again")
     lora_b = [weight for key, weight in found.items() if ".lora_B." in key]
-    if lora_b and not any(weight.any() for weight in lora_b):
+    if lora_b and not head_only and not any(weight.any() for weight in lora_b):
         raise UsageError(f"adapter: every lora_B of {adapter} is zero, so it changes nothing; it was never trained")
     heads = [weight for key, weight in found.items() if key.endswith(HEAD)]
     if heads and not any(weight.any() for weight in heads):

@@ -190,7 +190,8 @@ def _with_adapter(
 ) -> PreTrainedModel:
     """Puts the LoRA adapter `name` on `model`, merged where `merge`."""
     directory = adapter_directory(name)
-    checks.check_as_trained(read_scoring(name), settings)
+    noted = read_scoring(name)
+    checks.check_as_trained(noted, settings)
     config, weights = _read_adapter(directory, name)
     try:
         # Merged in float32; beside a quantized base the adapter computes in the base's own type.
@@ -198,7 +199,8 @@ def _with_adapter(
     except ValueError as error:
         raise UsageError(f"adapter: {name} does not fit the model, it was made for another ({error})") from None
     own = get_peft_model_state_dict(wrapped)
-    checks.check_adapter(weights, own, name, head_optional=head_found)
+    head_only = noted.get(checks.HEAD_ONLY) is True
+    checks.check_adapter(weights, own, name, head_found, head_only)
     set_peft_model_state_dict(wrapped, {**own, **weights})
     tuner = cast(LoraModel, wrapped.base_model)
     return cast(PreTrainedModel, tuner.merge_and_unload() if merge else tuner.model)
