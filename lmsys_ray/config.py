@@ -40,7 +40,7 @@ class LlamaSettings(Strict):
         "auto",
         description="tokens of a micro-batch, padding included; auto: the most, up to a limit, that the GPU holds",
     )
-    swap: bool = Field(False, description="score each row as A/B and as B/A and average the two, at up to twice the cost")
+    swap: bool = Field(False, description="score each row as A/B and as B/A and average both, at up to twice the cost")
     device: Literal["auto", "cpu", "gpu"] = Field(
         "auto", description="what a replica runs on; auto: GPUs where the cluster has some, or is known to start some"
     )

@@ -6,7 +6,10 @@ a first response as well share more. This is what inference servers call prefix 
 beforehand: sorted, each row shares most with the one before it.
 
 Of 6,217 public preference pairs at 512 tokens, in shards of 256, 18 % of the tokens of both orders are shared, 1 % of
-those of one order.
+those of one order. 64 of them in both orders, 16 blocks of SmolLM2-135M, two threads of an AMD EPYC (Zen 4), two rounds
+in turns: 32.1 and 31.7 s apart, 27.3 and 26.5 s so; probabilities move by 2e-6.
+
+On CPUs only: there each row has its own call of attention, whose keys may come from two places.
 """
 
 from itertools import pairwise
