@@ -192,17 +192,18 @@ def _base(directory: Path, settings: LoraSettings, compute: torch.dtype, device:
 
 
 def _with_lora(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
+    linear = _linear_names(model)
+    if settings.head_only:  # PEFT saves a head only beside a LoRA: the smallest there is
+        settings = settings.model_copy(update={"rank": 1, "top_layers": 1, "targets": linear[:1]})
     layers = model.config.num_hidden_layers
     top = None if settings.top_layers is None else list(range(max(0, layers - settings.top_layers), layers))
-    if settings.head_only:
-        top = [layers - 1]
     heads = [name for name, _ in model.named_children() if name != model.base_model_prefix]
     config = LoraConfig(
         task_type=TaskType.SEQ_CLS,
-        r=1 if settings.head_only else settings.rank,
+        r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=_linear_names(model)[:1] if settings.head_only else _targets(model, settings),
+        target_modules=linear if settings.targets == "all-linear" else settings.targets,
         exclude_modules=rf"({'|'.join(heads)})(\..*)?",
         layers_to_transform=top,
         modules_to_save=[name for name in heads if any(True for _ in model.get_submodule(name).parameters())],
@@ -218,10 +219,6 @@ def _with_lora(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
         if name.endswith("score.modules_to_save.default.weight"):
             torch.nn.init.zeros_(weight)  # begins at equal shares, not at random ones
     return wrapped
-
-
-def _targets(model: PreTrainedModel, settings: LoraSettings) -> list[str]:
-    return _linear_names(model) if settings.targets == "all-linear" else settings.targets
 
 
 def _linear_names(model: PreTrainedModel) -> list[str]:

@@ -11,9 +11,11 @@ from lmsys_ray.members.llama.encode import LlamaEncoder
 from lmsys_ray.members.llama.scorer import LlamaScorer
 from lmsys_ray.metrics import log_loss
 from lmsys_ray.training.head_start import fit_head, start_head
+from lmsys_ray.training.labelled_rows import LabelledRows
 from lmsys_ray.training.lora import head_alone_was_better
 from lmsys_ray.training.lora_files import TrainingFiles
 from lmsys_ray.training.lora_model import build_classifier
+from lmsys_ray.training.lora_output import finish
 from tests.training.test_train_lora_loop import CPU, base, conversations, examples, ignore, make_loop, settings  # noqa: F401
 from tests.training.test_train_lora_models import make_deberta
 
@@ -84,8 +86,10 @@ def test_the_head_alone_is_an_adapter_that_scores_as_it_was_judged(base: Path, t
     member = chosen.scoring().model_copy(update={"adapter": str(loop.files.adapter)})
     with pytest.raises(UsageError, match=r"every lora_B of .* is zero, so it changes nothing"):
         LlamaScorer(member)
-    (loop.files.adapter / "scoring.json").write_text('{"head_only": true}')
-    scored = LlamaScorer(member).score(LlamaEncoder(member).encode(conversations(24)[0]))
+    table, labels = conversations(24)
+    rows = LabelledRows([str(i) for i in range(24)], table, labels, np.arange(24), 0)
+    finish(chosen, loop.files, rows, np.arange(24), np.arange(0))
+    scored = LlamaScorer(member).score(LlamaEncoder(member).encode(table))
     held_out = examples(chosen, 24)
     expected = loop.probabilities(held_out, np.arange(24))
     np.testing.assert_allclose(scored, expected, atol=2e-3)
