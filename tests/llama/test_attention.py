@@ -110,7 +110,7 @@ def test_blocks_of_queries_see_what_each_query_sees(heads: int, kv_heads: int, t
     found = attention.within_rows(query, key, value, rows, 0.2)
     q, k, v = (tensor.double().transpose(0, 1)[None] for tensor in (query, key, value))
     expected = scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.2, enable_gqa=True)[0].transpose(0, 1)
-    assert attention._gains_by_blocks(query.transpose(0, 1)[None], key.transpose(0, 1)[None])
+    assert attention._gains_by_blocks(query, key)
     torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
 
 

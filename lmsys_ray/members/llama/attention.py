@@ -8,6 +8,7 @@ do without a mask of [tokens, tokens].
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -21,7 +22,7 @@ NAME = "packed_rows"
 
 _BLOCK = 64
 _BLOCKED_LENGTHS = range(200, 1100)
-"""Tokens of rows that attention by blocks is faster for; see `_blocked_attention`."""
+"""Tokens of rows that attention by blocks is faster for; see `_attend_by_blocks`."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,7 @@ def within_rows(
     """Causal attention of query [tokens, heads, dim], key and value [tokens, kv_heads, dim]; returns as query."""
     if _has_varlen_kernel(query):
         return _varlen_attention(query, key, value, rows.cumulative, rows.longest, scaling, window=None)
-    by_row = query.split(rows.lengths), _seen(key, rows), _seen(value, rows)
-    heads_first = ([part.transpose(0, 1)[None] for part in parts] for parts in by_row)
-    outputs = [_row_attention(q, k, v, scaling, None, None) for q, k, v in zip(*heads_first, strict=True)]
-    return torch.cat([output[0].transpose(0, 1) for output in outputs])  # as it lies in memory: a plain copy
+    return _row_by_row(query, _seen(key, rows), _seen(value, rows), rows.lengths, scaling, None, None)
 
 
 def of_last_tokens(
@@ -126,12 +124,14 @@ def packed_attention(
     if others.get("s_aux") is not None or others.get("position_bias") is not None:
         raise RunError(f"padding: {type(module).__name__} uses attention that cannot be packed; set padding to longest")
     window = sliding_window if sliding_window is not None and max(row_lengths) > sliding_window else None
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     if softcap is None and _has_varlen_kernel(query):
-        q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-        return _varlen_attention(q, k, v, cu_seq_lens_q, max(row_lengths), scaling, window)[None], None
-    rows = zip(*(tensor.split(row_lengths, dim=2) for tensor in (query, key, value)), strict=True)
-    outputs = [_row_attention(q, k, v, scaling, window, softcap).transpose(1, 2) for q, k, v in rows]
-    return torch.cat(outputs, dim=1), None
+        attended = _varlen_attention(query, key, value, cu_seq_lens_q, max(row_lengths), scaling, window)
+    else:
+        keys, values = key.split(row_lengths), value.split(row_lengths)
+        attended = _row_by_row(query, keys, values, row_lengths, scaling, window, softcap)
+    return attended[None], None
 
 
 def _varlen_attention(
@@ -140,7 +140,7 @@ def _varlen_attention(
     value: torch.Tensor,
     cumulative: torch.Tensor,
     longest: int,
-    scaling: float | None,
+    scaling: float,
     window: int | None,
 ) -> torch.Tensor:
     """FlashAttention over all rows at once; [tokens, heads, dim] in and out."""
@@ -153,59 +153,91 @@ def _varlen_attention(
     return cast(torch.Tensor, output)
 
 
+def _row_by_row(
+    query: torch.Tensor,
+    keys: Sequence[torch.Tensor],
+    values: Sequence[torch.Tensor],
+    lengths: tuple[int, ...],
+    scaling: float,
+    window: int | None,
+    softcap: float | None,
+) -> torch.Tensor:
+    """Causal attention of each row of query [tokens, heads, dim] to its own keys and values; returns as query."""
+    attended = query.new_empty(query.shape)
+    for q, k, v, target in zip(query.split(lengths), keys, values, attended.split(lengths), strict=True):
+        if window is None and softcap is None and _gains_by_blocks(q, k):
+            _attend_by_blocks(q, k, v, scaling, target)
+        else:
+            heads_first = (part.transpose(0, 1)[None] for part in (q, k, v))
+            target.copy_(_row_attention(*heads_first, scaling, window, softcap)[0].transpose(0, 1))
+    return attended
+
+
 def _row_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    scaling: float | None,
+    scaling: float,
     window: int | None,
     softcap: float | None,
 ) -> torch.Tensor:
     """Causal attention of one row's query, the last of its tokens or all; returns [1, heads, tokens, dim]."""
     grouped = query.shape[1] != key.shape[1]
-    whole = query.shape[2] == key.shape[2]
-    if window is None and softcap is None:
-        if _gains_by_blocks(query, key):
-            return _blocked_attention(query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling)
-        if whole:
-            return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped)
+    if window is None and softcap is None and query.shape[2] == key.shape[2]:
+        return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped)
     mask = _causal_mask(query.shape[2], key.shape[2], window, query.device)
     if softcap is None:
         return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling, enable_gqa=grouped)
     groups = query.shape[1] // key.shape[1]
     key, value = (tensor.repeat_interleave(groups, dim=1) for tensor in (key, value))
-    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    scores = query @ key.transpose(2, 3) * scaling
     scores = torch.tanh(scores / softcap) * softcap  # Gemma 2 bounds its scores
     scores = scores.masked_fill(~mask, float("-inf"))
     return softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype) @ value
 
 
 def _gains_by_blocks(query: torch.Tensor, key: torch.Tensor) -> bool:
-    return query.device.type == "cpu" and query.dtype == torch.float32 and key.shape[2] in _BLOCKED_LENGTHS
+    return query.device.type == "cpu" and query.dtype == torch.float32 and len(key) in _BLOCKED_LENGTHS
 
 
-def _blocked_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
-    """As `_row_attention`, a block of queries after another: all heads of a block in one product with what they see.
+def _attend_by_blocks(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, attended: torch.Tensor
+) -> None:
+    """Causal attention of one row, a block of queries after another: all heads in one product with what they see.
+
+    Takes query [tokens, heads, dim], key and value [seen, kv_heads, dim], and writes to `attended`, as query.
 
     PyTorch's own kernel for CPUs multiplies head by head, in pieces too small for its matrix products to be fast.
-    Milliseconds of a row of 9 heads of 64, 3 of them for keys, on one thread of an AMD EPYC (Zen 4), its kernel against
-    this: 192 tokens 1.24, 1.30; 330 tokens 4.9, 4.1; 512 tokens 10.1, 7.4; 1,024 tokens 25.3, 25.6 (23.3, 20.8 in
-    another run); 2,048 tokens 84, 84. Blocks of 32 do as well, of 128 and more worse.
+    Milliseconds of a row of 9 heads of 64, 3 of them for keys, on one thread, its kernel against this:
+
+        tokens                        128         200         330         512         1,024          2,048
+        Intel Xeon (AMX)        0.34, 0.35  0.77, 0.63   2.0, 1.5    4.2, 3.1    12.5, 12.7     42, 49
+        the form before this          0.49        0.89        2.0         3.9          16.7          66
+
+    That form gathered blocks and rows in copies of their own and masked with booleans made for every block; on an AMD
+    EPYC (Zen 4) it was faster than the kernel from 330 tokens on. Blocks of 32 to 128 do as well as each other.
     """
-    kv_heads, tokens = key.shape[1], query.shape[2]
-    before = key.shape[2] - tokens
-    grouped = (query[0] * scaling).unflatten(0, (kv_heads, -1))
-    outputs = []
-    for start in range(0, tokens, _BLOCK):
-        stop = min(start + _BLOCK, tokens)
-        queries = grouped[:, :, start:stop].flatten(1, 2)
-        visible = before + stop
-        scores = torch.bmm(queries, key[0, :, :visible].mT).unflatten(1, (-1, stop - start))
-        square = _causal_mask(stop - start, stop - start, None, query.device)
-        scores[..., before + start :].masked_fill_(~square, float("-inf"))
-        weights = softmax(scores, dim=-1).flatten(1, 2)
-        outputs.append(torch.bmm(weights, value[0, :, :visible]).unflatten(1, (-1, stop - start)))
-    return torch.cat(outputs, dim=2).flatten(0, 1)[None]
+    kv_heads, before = key.shape[1], len(key) - len(query)
+    by_group, target = (tensor.unflatten(1, (kv_heads, -1)) for tensor in (query, attended))
+    keys, values = key.permute(1, 2, 0), value.transpose(0, 1)
+    future = _future(_BLOCK)
+    for queries, part, start in zip(
+        by_group.split(_BLOCK), target.split(_BLOCK), range(before, len(key), _BLOCK), strict=True
+    ):
+        tokens, visible = len(queries), start + len(queries)
+        rows = queries.permute(1, 2, 0, 3).flatten(1, 2)
+        scores = torch.bmm(rows if scaling == 1 else rows * scaling, keys[:, :, :visible])
+        scores.unflatten(1, (-1, tokens))[..., start:].add_(future[:tokens, :tokens])
+        weights = softmax(scores, dim=-1)
+        found = torch.bmm(weights, values[:, :visible])
+        part.copy_(found.unflatten(1, (-1, tokens)).permute(2, 0, 1, 3))
+
+
+@cache
+def _future(tokens: int) -> torch.Tensor:
+    """Minus infinity [tokens, tokens] where the second token comes after the first, else 0."""
+    with torch.inference_mode(False):
+        return torch.full((tokens, tokens), float("-inf")).triu(1)
 
 
 def _causal_mask(last: int, tokens: int, window: int | None, device: torch.device) -> torch.Tensor:

@@ -14,8 +14,11 @@ from torch import nn
 from transformers import LlamaModel, MistralModel, PreTrainedModel, Qwen2Model
 
 from lmsys_ray.members.llama import attention
-from lmsys_ray.members.llama.linear import Form, replace_linears, side_by_side
-from lmsys_ray.members.llama.pointwise import gated, rms_norm, rotate
+from lmsys_ray.members.llama.linear import Form, replace_linears, scaled, side_by_side, with_pairs_together
+from lmsys_ray.members.llama.pointwise import gated, rms_norm, rotate, rotate_pairs_
+
+Angles = tuple[torch.Tensor, ...]
+"""By which the positions of tokens turn their heads: cosine and sine, or complex numbers; [tokens, 1, head_dim / 2]."""
 
 
 def fits(backbone: PreTrainedModel) -> bool:
@@ -56,7 +59,8 @@ class PackedDecoder(nn.Module):
     def forward(self, input_ids: torch.Tensor, last: torch.Tensor, rows: attention.Layout) -> torch.Tensor:
         """Returns the hidden states [rows, dim] at the positions `last` [rows] of `input_ids` [1, tokens]."""
         hidden = self.embedding(input_ids[0])
-        angles = [angle[0, :, None].chunk(2, dim=-1)[0] for angle in self.rotary(hidden[None], rows.position_ids)]
+        cosine, sine = (angle[0, :, None].chunk(2, dim=-1)[0] for angle in self.rotary(hidden[None], rows.position_ids))
+        angles = (torch.complex(cosine, sine),) if self.layers[0].turns_pairs else (cosine, sine)
         for layer in self.layers[:-1]:
             hidden = layer(hidden, angles, rows)
         hidden = self.layers[-1](hidden, angles, rows, last)
@@ -74,7 +78,13 @@ class DecoderLayer(nn.Module):
         self.heads = own.q_proj.out_features // own.head_dim
         self.kv_heads = own.k_proj.out_features // own.head_dim
         self.scaling = own.scaling
-        self.qkv = form(side_by_side([own.q_proj, own.k_proj, own.v_proj]))
+        self.turns_pairs = on_cpu and own.q_proj.weight.dtype == torch.float32
+        if self.turns_pairs:
+            query, key = (with_pairs_together(linear, self.head_dim) for linear in (own.q_proj, own.k_proj))
+            self.qkv = form(side_by_side([scaled(query, self.scaling), key, own.v_proj]))
+            self.scaling = 1.0
+        else:
+            self.qkv = form(side_by_side([own.q_proj, own.k_proj, own.v_proj]))
         self.output = form(own.o_proj)
         gate_and_up = [feed_forward.gate_proj, feed_forward.up_proj]
         self.intermediate = feed_forward.gate_proj.out_features
@@ -85,21 +95,22 @@ class DecoderLayer(nn.Module):
         self.epsilon = layer.input_layernorm.variance_epsilon
 
     def forward(
-        self, hidden: torch.Tensor, angles: list[torch.Tensor], rows: attention.Layout, last: torch.Tensor | None = None
+        self, hidden: torch.Tensor, angles: Angles, rows: attention.Layout, last: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Maps [tokens, dim] to the same, or to [rows, dim] where only the positions `last` [rows] are asked for."""
         attended = self._attended(rms_norm(hidden, self.norm_weights[0], self.epsilon), angles, rows, last)
-        hidden = (hidden if last is None else hidden[last]) + self.output(attended)
+        hidden = self.output(attended).add_(hidden if last is None else hidden[last])
         normed = rms_norm(hidden, self.norm_weights[1], self.epsilon)
         gate, values = (part for linear in self.gate_and_up for part in linear(normed).split(self.intermediate, dim=-1))
-        return hidden + self.down(gated(gate, values))
+        return self.down(gated(gate, values)).add_(hidden)
 
     def _attended(
-        self, normed: torch.Tensor, angles: list[torch.Tensor], rows: attention.Layout, last: torch.Tensor | None
+        self, normed: torch.Tensor, angles: Angles, rows: attention.Layout, last: torch.Tensor | None
     ) -> torch.Tensor:
         """Returns [tokens, heads * head_dim], or that of the tokens `last`."""
         heads = self.qkv(normed).unflatten(-1, (-1, self.head_dim))
-        turned = rotate(heads[:, : self.heads + self.kv_heads], *angles)
+        to_turn = heads[:, : self.heads + self.kv_heads]
+        turned = rotate_pairs_(to_turn, *angles) if self.turns_pairs else rotate(to_turn, *angles)
         query, key = turned.split([self.heads, self.kv_heads], dim=1)
         value = heads[:, self.heads + self.kv_heads :]
         if last is None:

@@ -49,12 +49,37 @@ def side_by_side(linears: Sequence[nn.Linear]) -> nn.Linear:
     """
     biases = [linear.bias for linear in linears]
     weight = torch.cat([linear.weight.detach() for linear in linears])
-    joined = nn.Linear(weight.shape[1], weight.shape[0], bias=any(b is not None for b in biases), device="meta")
-    joined.weight = nn.Parameter(weight, requires_grad=False)
-    if joined.bias is not None:
-        parts = [
-            weight.new_zeros(linear.out_features) if bias is None else bias.detach()
-            for linear, bias in zip(linears, biases, strict=True)
-        ]
-        joined.bias = nn.Parameter(torch.cat(parts), requires_grad=False)
-    return joined
+    if all(bias is None for bias in biases):
+        return _linear(weight, None)
+    parts = [
+        weight.new_zeros(linear.out_features) if bias is None else bias.detach()
+        for linear, bias in zip(linears, biases, strict=True)
+    ]
+    return _linear(weight, torch.cat(parts))
+
+
+def scaled(linear: nn.Linear, factor: float) -> nn.Linear:
+    """Returns a layer that gives `factor` times the outputs."""
+    return _changed(linear, lambda outputs: outputs * factor)
+
+
+def with_pairs_together(linear: nn.Linear, head_dim: int) -> nn.Linear:
+    """Returns a layer whose outputs, in each head, stand in the order 0, h, 1, h + 1, ... where h is half of them.
+
+    Rotary positions turn the dimensions i and h + i together. Products of a query and a key, both in this order, stay
+    what they were.
+    """
+    return _changed(linear, lambda outputs: outputs.unflatten(0, (-1, 2, head_dim // 2)).transpose(1, 2).flatten(0, 2))
+
+
+def _changed(linear: nn.Linear, change: Callable[[torch.Tensor], torch.Tensor]) -> nn.Linear:
+    bias = None if linear.bias is None else change(linear.bias.detach())
+    return _linear(change(linear.weight.detach()), bias)
+
+
+def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
+    made = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    made.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        made.bias = nn.Parameter(bias, requires_grad=False)
+    return made
