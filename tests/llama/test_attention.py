@@ -11,7 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModelForSequenceClassification, Gemma2Config, MistralConfig, PreTrainedModel
 
 from lmsys_ray.errors import RunError
-from lmsys_ray.members.llama import attention
+from lmsys_ray.members.llama import attention, query_blocks
 from tests import tiny_llama
 
 CPU = torch.device("cpu")
@@ -102,7 +102,7 @@ def test_layout_restarts_positions_and_accumulates_lengths(lengths: list[int]) -
 
 
 @pytest.mark.parametrize(("heads", "kv_heads"), [(9, 3), (4, 4), (6, 1)])
-@pytest.mark.parametrize("tokens", [200, 256, 257, 703])
+@pytest.mark.parametrize("tokens", [120, 127, 128, 129, 256, 257, 703, 2048])
 def test_blocks_of_queries_see_what_each_query_sees(heads: int, kv_heads: int, tokens: int) -> None:
     torch.manual_seed(0)
     query, key, value = (torch.randn(tokens, count, 32) for count in (heads, kv_heads, kv_heads))
@@ -110,7 +110,7 @@ def test_blocks_of_queries_see_what_each_query_sees(heads: int, kv_heads: int, t
     found = attention.within_rows(query, key, value, rows, 0.2)
     q, k, v = (tensor.double().transpose(0, 1)[None] for tensor in (query, key, value))
     expected = scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.2, enable_gqa=True)[0].transpose(0, 1)
-    assert attention._gains_by_blocks(query, key)
+    assert query_blocks.gains(query, key)
     torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
 
 

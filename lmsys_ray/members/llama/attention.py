@@ -8,7 +8,6 @@ do without a mask of [tokens, tokens].
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, cast
 
 import torch
@@ -17,12 +16,9 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from lmsys_ray.errors import RunError
+from lmsys_ray.members.llama import query_blocks
 
 NAME = "packed_rows"
-
-_BLOCK = 64
-_BLOCKED_LENGTHS = range(200, 1100)
-"""Tokens of rows that attention by blocks is faster for; see `_attend_by_blocks`."""
 
 
 @dataclass(frozen=True)
@@ -165,11 +161,11 @@ def _row_by_row(
     """Causal attention of each row of query [tokens, heads, dim] to its own keys and values; returns as query."""
     attended = query.new_empty(query.shape)
     for q, k, v, target in zip(query.split(lengths), keys, values, attended.split(lengths), strict=True):
-        if window is None and softcap is None and _gains_by_blocks(q, k):
-            _attend_by_blocks(q, k, v, scaling, target)
+        if window is None and softcap is None and query_blocks.gains(q, k):
+            query_blocks.attend(q, k, v, scaling, target)
         else:
-            heads_first = (part.transpose(0, 1)[None] for part in (q, k, v))
-            target.copy_(_row_attention(*heads_first, scaling, window, softcap)[0].transpose(0, 1))
+            query_, key_, value_ = (part.transpose(0, 1)[None] for part in (q, k, v))
+            target.copy_(_row_attention(query_, key_, value_, scaling, window, softcap)[0].transpose(0, 1))
     return attended
 
 
@@ -194,50 +190,6 @@ def _row_attention(
     scores = torch.tanh(scores / softcap) * softcap  # Gemma 2 bounds its scores
     scores = scores.masked_fill(~mask, float("-inf"))
     return softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype) @ value
-
-
-def _gains_by_blocks(query: torch.Tensor, key: torch.Tensor) -> bool:
-    return query.device.type == "cpu" and query.dtype == torch.float32 and len(key) in _BLOCKED_LENGTHS
-
-
-def _attend_by_blocks(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, attended: torch.Tensor
-) -> None:
-    """Causal attention of one row, a block of queries after another: all heads in one product with what they see.
-
-    Takes query [tokens, heads, dim], key and value [seen, kv_heads, dim], and writes to `attended`, as query.
-
-    PyTorch's own kernel for CPUs multiplies head by head, in pieces too small for its matrix products to be fast.
-    Milliseconds of a row of 9 heads of 64, 3 of them for keys, on one thread, its kernel against this:
-
-        tokens                        128         200         330         512         1,024          2,048
-        Intel Xeon (AMX)        0.34, 0.35  0.77, 0.63   2.0, 1.5    4.2, 3.1    12.5, 12.7     42, 49
-        the form before this          0.49        0.89        2.0         3.9          16.7          66
-
-    That form gathered blocks and rows in copies of their own and masked with booleans made for every block; on an AMD
-    EPYC (Zen 4) it was faster than the kernel from 330 tokens on. Blocks of 32 to 128 do as well as each other.
-    """
-    kv_heads, before = key.shape[1], len(key) - len(query)
-    by_group, target = (tensor.unflatten(1, (kv_heads, -1)) for tensor in (query, attended))
-    keys, values = key.permute(1, 2, 0), value.transpose(0, 1)
-    future = _future(_BLOCK)
-    for queries, part, start in zip(
-        by_group.split(_BLOCK), target.split(_BLOCK), range(before, len(key), _BLOCK), strict=True
-    ):
-        tokens, visible = len(queries), start + len(queries)
-        rows = queries.permute(1, 2, 0, 3).flatten(1, 2)
-        scores = torch.bmm(rows if scaling == 1 else rows * scaling, keys[:, :, :visible])
-        scores.unflatten(1, (-1, tokens))[..., start:].add_(future[:tokens, :tokens])
-        weights = softmax(scores, dim=-1)
-        found = torch.bmm(weights, values[:, :visible])
-        part.copy_(found.unflatten(1, (-1, tokens)).permute(2, 0, 1, 3))
-
-
-@cache
-def _future(tokens: int) -> torch.Tensor:
-    """Minus infinity [tokens, tokens] where the second token comes after the first, else 0."""
-    with torch.inference_mode(False):
-        return torch.full((tokens, tokens), float("-inf")).triu(1)
 
 
 def _causal_mask(last: int, tokens: int, window: int | None, device: torch.device) -> torch.Tensor:
