@@ -1,8 +1,8 @@
 """The forward pass of Llama and its kin over packed rows, with what a classifier does not need left out.
 
 Against the same layers as transformers runs them: Q, K and V are one product, and on a GPU gate and up another; the
-steps between them are the few of `pointwise`; and behind the last layer's attention only the last token of each row
-goes on, since the head reads nothing else.
+steps between them are the few of `pointwise`; and in the last layer only the last token of each row asks and goes on,
+since the head reads nothing else.
 """
 
 from __future__ import annotations
@@ -54,16 +54,16 @@ class PackedDecoder(nn.Module):
         self.epsilon = backbone.norm.variance_epsilon
         self.layers = nn.ModuleList()
         while len(backbone.layers):  # one by one, so that no weight is there twice for long
-            self.layers.append(DecoderLayer(backbone.layers.pop(0), form))
+            kind = DecoderLayer if len(backbone.layers) > 1 else LastDecoderLayer
+            self.layers.append(kind(backbone.layers.pop(0), form))
 
     def forward(self, input_ids: torch.Tensor, last: torch.Tensor, rows: attention.Layout) -> torch.Tensor:
         """Returns the hidden states [rows, dim] at the positions `last` [rows] of `input_ids` [1, tokens]."""
         hidden = self.embedding(input_ids[0])
         cosine, sine = (angle[0, :, None].chunk(2, dim=-1)[0] for angle in self.rotary(hidden[None], rows.position_ids))
         angles = (torch.complex(cosine, sine),) if self.layers[0].turns_pairs else (cosine, sine)
-        for layer in self.layers[:-1]:
-            hidden = layer(hidden, angles, rows)
-        hidden = self.layers[-1](hidden, angles, rows, last)
+        for layer in self.layers:
+            hidden = layer(hidden, angles, rows, last)
         return rms_norm(hidden, self.norm_weight, self.epsilon)
 
 
@@ -79,12 +79,11 @@ class DecoderLayer(nn.Module):
         self.kv_heads = own.k_proj.out_features // own.head_dim
         self.scaling = own.scaling
         self.turns_pairs = on_cpu and own.q_proj.weight.dtype == torch.float32
+        query, key = own.q_proj, own.k_proj
         if self.turns_pairs:
-            query, key = (with_pairs_together(linear, self.head_dim) for linear in (own.q_proj, own.k_proj))
-            self.qkv = form(side_by_side([scaled(query, self.scaling), key, own.v_proj]))
-            self.scaling = 1.0
-        else:
-            self.qkv = form(side_by_side([own.q_proj, own.k_proj, own.v_proj]))
+            query, key = (with_pairs_together(linear, self.head_dim) for linear in (query, key))
+            query, self.scaling = scaled(query, self.scaling), 1.0
+        self.projections = nn.ModuleList(form(side_by_side(group)) for group in self._groups(query, key, own.v_proj))
         self.output = form(own.o_proj)
         gate_and_up = [feed_forward.gate_proj, feed_forward.up_proj]
         self.intermediate = feed_forward.gate_proj.out_features
@@ -94,28 +93,58 @@ class DecoderLayer(nn.Module):
         self.norm_weights = layer.input_layernorm.weight.detach(), layer.post_attention_layernorm.weight.detach()
         self.epsilon = layer.input_layernorm.variance_epsilon
 
-    def forward(
-        self, hidden: torch.Tensor, angles: Angles, rows: attention.Layout, last: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Maps [tokens, dim] to the same, or to [rows, dim] where only the positions `last` [rows] are asked for."""
+    def forward(self, hidden: torch.Tensor, angles: Angles, rows: attention.Layout, last: torch.Tensor) -> torch.Tensor:
+        """Maps [tokens, dim] to the same, or in the last layer to [rows, dim], of the positions `last` [rows]."""
         attended = self._attended(rms_norm(hidden, self.norm_weights[0], self.epsilon), angles, rows, last)
-        hidden = self.output(attended).add_(hidden if last is None else hidden[last])
+        hidden = self.output(attended).add_(self._going_on(hidden, last))
         normed = rms_norm(hidden, self.norm_weights[1], self.epsilon)
         gate, values = (part for linear in self.gate_and_up for part in linear(normed).split(self.intermediate, dim=-1))
         return self.down(gated(gate, values)).add_(hidden)
 
+    def _groups(self, query: nn.Linear, key: nn.Linear, value: nn.Linear) -> list[list[nn.Linear]]:
+        """Returns which projections are one product."""
+        return [[query, key, value]]
+
+    def _going_on(self, hidden: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+        return hidden
+
     def _attended(
-        self, normed: torch.Tensor, angles: Angles, rows: attention.Layout, last: torch.Tensor | None
+        self, normed: torch.Tensor, angles: Angles, rows: attention.Layout, last: torch.Tensor
     ) -> torch.Tensor:
-        """Returns [tokens, heads * head_dim], or that of the tokens `last`."""
-        heads = self.qkv(normed).unflatten(-1, (-1, self.head_dim))
-        to_turn = heads[:, : self.heads + self.kv_heads]
-        turned = rotate_pairs_(to_turn, *angles) if self.turns_pairs else rotate(to_turn, *angles)
+        """Returns [tokens, heads * head_dim]."""
+        (projection,) = self.projections
+        heads = self._by_head(projection(normed))
+        turned = self._turned(heads[:, : self.heads + self.kv_heads], angles)
         query, key = turned.split([self.heads, self.kv_heads], dim=1)
         value = heads[:, self.heads + self.kv_heads :]
-        if last is None:
-            return attention.within_rows(query, key, value, rows, self.scaling).flatten(1)
-        return attention.of_last_tokens(query[last], key, value, rows, self.scaling).flatten(1)
+        return attention.within_rows(query, key, value, rows, self.scaling).flatten(1)
+
+    def _by_head(self, projected: torch.Tensor) -> torch.Tensor:
+        return projected.unflatten(-1, (-1, self.head_dim))
+
+    def _turned(self, heads: torch.Tensor, angles: Angles) -> torch.Tensor:
+        """Returns [tokens, heads, head_dim] turned by the positions of the tokens."""
+        return rotate_pairs_(heads, *angles) if self.turns_pairs else rotate(heads, *angles)
+
+
+class LastDecoderLayer(DecoderLayer):
+    """Computes what the last token of each row becomes; the others are but seen by it."""
+
+    def _groups(self, query: nn.Linear, key: nn.Linear, value: nn.Linear) -> list[list[nn.Linear]]:
+        return [[query], [key, value]]
+
+    def _going_on(self, hidden: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+        return hidden[last]
+
+    def _attended(
+        self, normed: torch.Tensor, angles: Angles, rows: attention.Layout, last: torch.Tensor
+    ) -> torch.Tensor:
+        """Returns [rows, heads * head_dim]."""
+        of_query, of_key_and_value = self.projections
+        query = self._turned(self._by_head(of_query(normed[last])), tuple(angle[last] for angle in angles))
+        key, value = self._by_head(of_key_and_value(normed)).split(self.kv_heads, dim=1)
+        key = self._turned(key, angles)
+        return attention.of_last_tokens(query, key, value, rows, self.scaling).flatten(1)
 
 
 class TransformersDecoder(nn.Module):
