@@ -282,8 +282,9 @@ class _sentences:
             return
         cause: BaseException | None = error
         while cause is not None:
-            if isinstance(cause, RunError):
-                raise type(cause)(str(cause)) from None
+            # Ray raises classes that are both, whose text is a traceback, and adds advice of its own behind ours.
+            if isinstance(cause, RunError) and not isinstance(cause, RayError):
+                raise type(cause)(str(cause).partition("\n")[0]) from None
             cause = getattr(cause, "cause", None) or cause.__cause__
         if not isinstance(error, RayTaskError):  # Not the traceback of a fault in our own code.
             reason = str(error).strip().rpartition("\n")[2].strip()

@@ -190,8 +190,9 @@ def test_member_that_cannot_be_loaded_ends_the_job_with_its_sentence(models: Pat
     write_input(tmp_path / "in.csv", 10)
     chosen = settings(models, tmp_path, "llama").model_dump()
     chosen["members"]["llama"]["adapter"] = str(models / "llama")
-    with pytest.raises(RunError, match=r"adapter: .* lacks adapter_config.json"):
+    with pytest.raises(RunError, match=r"^members.llama: adapter: .* lacks adapter_config.json") as raised:
         scored(Settings.model_validate(chosen))
+    assert "\n" not in str(raised.value)
 
 
 def test_limit_and_many_files(models: Path, tmp_path: Path) -> None:
