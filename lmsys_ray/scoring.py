@@ -208,7 +208,8 @@ class _Start:
             self._display.start(name, self._rows(missing[name]))
             started, occupancy = time.perf_counter(), Occupancy()
             with self._timed(f"pass {name}"), self._arrivals(name, actors):
-                for shard in run_pass(self._run, self._settings, name, missing[name], actors, watchdog):
+                shards = self._run.largest_first(missing[name])
+                for shard in run_pass(self._run, self._settings, name, shards, actors, watchdog):
                     self._lock.check()
                     occupancy.add(shard.replica, shard.seconds, time.perf_counter())
                     self._report.idle[name] = round(occupancy.idle_share(time.perf_counter()), 4)

@@ -91,6 +91,16 @@ def names(folder: AnyPath) -> set[str]:
     return {name.rpartition("/")[2] for name in _listed(folder)}
 
 
+def sizes(folder: AnyPath) -> dict[str, int]:
+    """Returns the bytes of each file in a folder, by name; none where there is no folder."""
+    if not isinstance(folder, Path):
+        return {name.rpartition("/")[2]: item["size"] for name, item in _listed(folder).items() if "size" in item}
+    if not folder.is_dir():
+        return {}
+    with os.scandir(folder) as entries:
+        return {entry.name: entry.stat().st_size for entry in entries}
+
+
 def versions(path: UPath) -> dict[str, dict[str, Any]]:
     """Returns `bytes` and `etag` of an object, or of those directly below it, by name; none where it does not exist.
 

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -61,6 +62,15 @@ def test_missing_shards_are_those_without_a_whole_file(tmp_path: Path) -> None:
     assert run.missing("llama", 3) == [0, 2]
     run.prepare()
     assert not half.exists()
+
+
+def test_the_shards_with_most_text_come_first(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    for number, length in enumerate([10, 5000, 10, 90_000]):
+        text = np.random.default_rng(number).bytes(length).hex()
+        write_table(pa.table({"prompt": [text]}), run.shard(number))
+    assert run.largest_first([0, 1, 2, 3]) == [3, 1, 0, 2]
+    assert run.largest_first([2, 0]) == [2, 0]
 
 
 TABLE = pa.table({"row": [7, 8], "id": ["sha256:", "b"], "a": [0.25, 0.5]})

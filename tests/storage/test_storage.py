@@ -27,6 +27,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> AnyPath:
 def test_what_is_written_comes_back(folder: AnyPath) -> None:
     path = folder / "shards" / "00000.parquet"
     assert storage.names(folder / "shards") == set()
+    assert storage.sizes(folder / "shards") == {}
     with pytest.raises(FileNotFoundError):
         storage.read_bytes(path)
     for data in (b"first", b"second" * 100_000):
@@ -37,6 +38,7 @@ def test_what_is_written_comes_back(folder: AnyPath) -> None:
             file.seek(len(data) - 3)
             assert (file.read(), file.seek(1), file.read(2)) == (data[-3:], 1, data[1:3])
     assert storage.names(folder) == {"shards"}
+    assert storage.sizes(folder / "shards") == {"00000.parquet": len(data)}
     assert storage.names(folder / "shards") == {"00000.parquet"}
     assert storage.is_directory(folder / "shards")
     assert not storage.is_directory(path)
