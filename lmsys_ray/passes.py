@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from typing import Any, cast
 
@@ -26,6 +26,7 @@ from lmsys_ray.conversations import CellForm
 from lmsys_ray.errors import DamagedError, RunError
 from lmsys_ray.isolation import compute_rows
 from lmsys_ray.members import make_encoder, make_scorer
+from lmsys_ray.members.usage import Usage
 from lmsys_ray.pools import Pool
 from lmsys_ray.readers import BEGINNING, Start, read_rows
 from lmsys_ray.run import RunDirectory, read_table, write_table
@@ -55,6 +56,8 @@ class ScoredShard:
     """The actor, by Ray's id."""
     seconds: float
     """How long its model computed; reading, encoding and writing are not in it."""
+    usage: dict[str, int]
+    """The fields of a `Usage`: what its model was given in micro-batches."""
 
 
 @dataclass(frozen=True)
@@ -231,6 +234,7 @@ class _ShardScorer:
         shard = batch["shard"][0].as_py()
         path = self._run.score(self._name, shard)
         seconds = 0.0
+        self._scorer.usage = Usage()
         try:
             scores = read_table(path)  # There where an actor died between writing it and saying so.
         except DamagedError:
@@ -244,6 +248,7 @@ class _ShardScorer:
         tokens = pc.sum(scores["tokens"]).as_py() or 0 if "tokens" in scores.column_names else 0
         here = ray.get_runtime_context()
         told = {"shard": [shard], "rows": [scores.num_rows - len(reasons)], "tokens": [tokens], "seconds": [seconds]}
+        told["usage"] = [asdict(self._scorer.usage)]
         told |= {"node": [here.get_node_id()], "replica": [here.get_actor_id()]}
         return pa.table({**told, "reasons": pa.array([reasons], pa.list_(pa.string()))})
 

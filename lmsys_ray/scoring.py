@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ from lmsys_ray.identity import check_same_run, identity
 from lmsys_ray.ingest import ingest
 from lmsys_ray.ingest_progress import Ingested
 from lmsys_ray.lock import RunLock
+from lmsys_ray.members.usage import Usage
 from lmsys_ray.occupancy import Occupancy
 from lmsys_ray.passes import ScoredShard, read_files, run_pass
 from lmsys_ray.pools import Pool, pool
@@ -44,6 +45,8 @@ class Report:
     """Rows that each member scored in this start."""
     tokens: dict[str, int] = field(default_factory=dict)
     """Real tokens that each Llama member scored in this start."""
+    usage: dict[str, Usage] = field(default_factory=dict)
+    """What each member's replicas computed in this start: padding, and how full micro-batches were."""
     unscorable: list[dict[str, Any]] = field(default_factory=list)
     """Rows that ingest took and a member could not score, as they stand in the list of rejects."""
     nodes: dict[str, Counter[str]] = field(default_factory=dict)
@@ -96,7 +99,7 @@ class _Start:
                 self._finish(manifest)
         report = self._report
         told = {"seconds": report.seconds, "scored": report.scored, "nodes": report.nodes, "idle": report.idle}
-        manifest["last_start"] = told
+        manifest["last_start"] = {**told, "usage": {name: asdict(used) for name, used in report.usage.items()}}
         self._run.write_manifest(manifest)
         return self._report
 
@@ -231,6 +234,7 @@ class _Start:
         report = self._report
         report.seconds.setdefault("until a first shard", round(time.perf_counter() - self._began, 3))
         report.nodes.setdefault(shard.member, Counter())[shard.node] += 1
+        report.usage.setdefault(shard.member, Usage()).include(Usage(**shard.usage))
         scored = report.scored[shard.member] = report.scored.get(shard.member, 0) + shard.rows
         rate = f"{scored / seconds:,.0f} rows/s"
         if shard.tokens:

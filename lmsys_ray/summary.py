@@ -39,4 +39,9 @@ def _pass_line(name: str, report: Report) -> str:
     tokens, nodes = report.tokens.get(name), len(report.nodes.get(name, ()))
     line += f", {tokens:,} tokens, {tokens / seconds:,.0f} tokens/s" if tokens else ""
     line += f", on {nodes} nodes" if nodes > 1 else ""
-    return f"{line}, replicas idle {report.idle[name]:.1%}" if tokens and name in report.idle else line
+    if not tokens or name not in report.idle:
+        return line
+    used = report.usage[name]
+    line += f", replicas idle {report.idle[name]:.1%}, padding {used.padding_share:.1%}"
+    line += f", micro-batches {used.filled_share:.0%} full"
+    return line + (f", {used.shared_share:.0%} of the tokens shared" if used.shared else "")

@@ -10,8 +10,8 @@ from lmsys_ray.benchmark.task import Task
 from lmsys_ray.benchmark.worker import Side
 from lmsys_ray.config import LlamaSettings
 from lmsys_ray.members.llama.encode import ENCODED
-from lmsys_ray.members.llama.packing import Usage
 from lmsys_ray.members.llama.scorer import LlamaScorer
+from lmsys_ray.members.usage import Usage
 
 
 def load(task: Task, **changes: Any) -> Side:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.nn import functional
 from lmsys_ray.benchmark.task import Task
 from lmsys_ray.benchmark.worker import CLOCKS, Clock, Side
 from lmsys_ray.members.llama import devices
+from lmsys_ray.members.llama.quantized import FAST_SUMS
 
 Product = Callable[[], torch.Tensor]
 
@@ -56,7 +58,8 @@ def routes(tokens: int, inputs: int, outputs: int, numbers: str, device: torch.d
     if numbers == "fp8":
         narrow, narrow_weight = (matrix.to(torch.float8_e4m3fn) for matrix in (left, weight))
         one = torch.ones((), device=device)
-        return [lambda: torch._scaled_mm(narrow, narrow_weight.t(), one, one, out_dtype=torch.bfloat16)]
+        product = partial(torch._scaled_mm, out_dtype=torch.bfloat16, use_fast_accum=FAST_SUMS)
+        return [lambda: product(narrow, narrow_weight.t(), one, one)]
     dtype = devices.choose_dtype(numbers)
     left, weight = left.to(dtype), weight.to(dtype)
     found: list[Product] = [lambda: functional.linear(left, weight)]

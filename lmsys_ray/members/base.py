@@ -5,6 +5,8 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
+from lmsys_ray.members.usage import Usage
+
 CONVERSATIONS = pa.schema(
     [
         pa.field("row", pa.int64(), nullable=False),
@@ -29,6 +31,9 @@ class Encoder(Protocol):
 
 class Scorer(Protocol):
     """The half of a member that holds the model."""
+
+    usage: Usage
+    """What was computed since this was last set to an empty one."""
 
     def score(self, encoded: pa.Table) -> np.ndarray:
         """Returns float32 probabilities [rows, 3] in the order of `lmsys_ray.CLASSES`, a row for each of `encoded`."""

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmsys_ray.members.llama import packing
+from lmsys_ray.members.usage import Usage
 
 LENGTHS = st.lists(st.integers(1, 64), max_size=80).map(lambda values: np.array(values, np.int64))
 PADDINGS = st.sampled_from(["none", "longest", "max_length"])
@@ -85,13 +86,20 @@ def test_slots_count_the_padding(padding: packing.Padding, expected: int) -> Non
     assert packing.slots(np.array([10, 20, 30]), padding, max_length=64) == expected
 
 
-def test_usage_adds_up_to_a_share_of_padding() -> None:
-    usage = packing.Usage()
-    assert usage.padding_share == 0
-    usage.add(np.array([10, 20]), slots=40)
-    usage.add(np.array([30]), slots=40)
+def test_usage_adds_up_to_shares_of_padding_and_of_the_budget() -> None:
+    usage = Usage()
+    assert usage.padding_share == usage.filled_share == usage.shared_share == 0
+    usage.add(np.array([10, 20]), slots=40, budget=60)
+    usage.add(np.array([30]), slots=40, budget=60)
     assert (usage.rows, usage.tokens, usage.slots, usage.micro_batches) == (3, 60, 80, 2)
     assert usage.padding_share == 0.25
+    assert usage.filled_share == pytest.approx(2 / 3)
+    other = Usage()
+    other.add(np.array([100]), slots=70, budget=60, shared=30)  # alone in a micro-batch beyond the budget
+    usage.include(other)
+    assert usage.padding_share == pytest.approx(1 - 130 / 150)
+    assert usage.filled_share == pytest.approx(150 / 190)
+    assert usage.shared_share == pytest.approx(30 / 160)
 
 
 def test_waste_on_long_tailed_lengths() -> None:

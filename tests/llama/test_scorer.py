@@ -246,13 +246,3 @@ def test_8_bit_products_move_probabilities_a_little(
     found = scorer(model, adapter=str(adapter), padding=padding, quantization=quantization).score(table)
     # The mean: with weights this large, a row whose verdict hangs in the balance moves by much more.
     assert 0 < abs(found - expected).mean() < tolerance
-
-
-def test_idle_seconds_are_those_between_calls(model: str) -> None:
-    made, table = scorer(model), encoded(LENGTHS)
-    made.score(table)
-    assert made.usage.idle_share < 0.01
-    time.sleep(4 * made.usage.busy_seconds)
-    made.score(table)
-    assert 0.4 < made.usage.idle_share < 1
-    assert made.usage.busy_seconds < made.usage.wall_seconds

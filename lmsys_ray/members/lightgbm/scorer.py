@@ -15,6 +15,7 @@ from lmsys_ray.conversations import CELLS
 from lmsys_ray.local_copies import local_copy
 from lmsys_ray.members.lightgbm.artifacts import load
 from lmsys_ray.members.lightgbm.features import Features
+from lmsys_ray.members.usage import Usage
 from lmsys_ray.resources import locate
 
 SWAPPED = [1, 0, 2]
@@ -32,6 +33,7 @@ class LightGBMScorer:
 
         Raises `UsageError` or `RunError` where they are not there, damaged or do not fit each other.
         """
+        self.usage = Usage()  # of tokens, which it has none of
         artifacts = load(local_copy(locate(settings.artifacts)))
         self._boosters = artifacts.boosters
         features = artifacts.features()

@@ -5,11 +5,8 @@ only has to fill the token budget (best fit, longest first); with padding, rows 
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from heapq import heapify, heapreplace
-from time import perf_counter
 from typing import Literal
 
 import numpy as np
@@ -21,51 +18,6 @@ _EVEN_COUNTS = 4
 
 _LEAST_TOKENS = 256
 """Of an even micro-batch on average; below, matrix products are slower by more than an idle core costs."""
-
-
-@dataclass
-class Usage:
-    """What the device was given: `tokens` are those of all rows, `slots` what was computed, padding included."""
-
-    rows: int = 0
-    tokens: int = 0
-    slots: int = 0
-    shared: int = 0
-    """Tokens that were not computed again, since another row begins with the same."""
-    micro_batches: int = 0
-    busy_seconds: float = 0.0
-    """Spent scoring, from handing rows to the device to having their probabilities."""
-    wall_seconds: float = 0.0
-    """From the first such moment to the last."""
-    _since: float | None = None
-
-    @contextmanager
-    def busy(self) -> Iterator[None]:
-        """Counts the seconds within as busy, and those since the first time as the wall's."""
-        started = perf_counter()
-        self._since = started if self._since is None else self._since
-        yield
-        now = perf_counter()
-        self.busy_seconds += now - started
-        self.wall_seconds = now - self._since
-
-    @property
-    def idle_share(self) -> float:
-        """The share of the wall's seconds in which the device had nothing to do; the time before the first is none."""
-        return 1 - self.busy_seconds / self.wall_seconds if self.wall_seconds else 0.0
-
-    @property
-    def padding_share(self) -> float:
-        """The share of the slots that held no token."""
-        return 1 - (self.tokens - self.shared) / self.slots if self.slots else 0.0
-
-    def add(self, lengths: np.ndarray, slots: int, shared: int = 0) -> None:
-        """Counts one micro-batch of rows of `lengths` tokens, `shared` of which another row had computed."""
-        self.rows += len(lengths)
-        self.tokens += int(lengths.sum())
-        self.slots += slots
-        self.shared += shared
-        self.micro_batches += 1
 
 
 def plan(lengths: np.ndarray, batch_tokens: int, padding: Padding, max_length: int) -> list[np.ndarray]:

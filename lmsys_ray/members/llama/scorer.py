@@ -14,6 +14,7 @@ from lmsys_ray.members.llama import attention, devices, packing
 from lmsys_ray.members.llama.decoder import PackedDecoder
 from lmsys_ray.members.llama.loading import load_classifier
 from lmsys_ray.members.llama.prefixes import find_prefixes
+from lmsys_ray.members.usage import Usage
 
 Forwarded = tuple[list[np.ndarray], list[torch.Tensor]]
 """Micro-batches as indices of rows, and the logits [rows, 3] of each."""
@@ -22,7 +23,7 @@ Forwarded = tuple[list[np.ndarray], list[torch.Tensor]]
 class LlamaScorer:
     """Scores encoded rows in micro-batches of at most `batch_tokens` slots.
 
-    `usage` counts rows, tokens, slots, micro-batches and seconds since the model was loaded. `batch_tokens` starts at
+    `usage` counts rows, tokens, slots and micro-batches. `batch_tokens` starts at
     the setting's value, or at the largest that a probe finds to fit, and is halved for good each time the device runs
     out of memory. `threads` overrides the setting.
 
@@ -39,7 +40,7 @@ class LlamaScorer:
         cores = threads or devices.share_of_cores(settings.threads, settings.replicas)
         devices.use_cores(cores)
         self.settings = settings
-        self.usage = packing.Usage()
+        self.usage = Usage()
         self.classifier = load_classifier(settings)
         self.batch_tokens = self._first_budget() if settings.batch_tokens == "auto" else settings.batch_tokens
         self._cores: ThreadPoolExecutor | None = None
@@ -57,12 +58,11 @@ class LlamaScorer:
         rows = encoded["row"].to_numpy()
         ids = encoded["input_ids"].combine_chunks()
         flat, starts = ids.flatten().to_numpy(), ids.offsets.to_numpy() - ids.offsets[0].as_py()
-        with self.usage.busy():
-            batches, logits = self._forward_all(flat, starts)
-            if not batches:
-                return np.empty((0, 3), np.float32)
-            # One copy at the end: fetching each micro-batch would wait for the device each time.
-            gathered = torch.cat(logits).cpu()
+        batches, logits = self._forward_all(flat, starts)
+        if not batches:
+            return np.empty((0, 3), np.float32)
+        # One copy at the end: fetching each micro-batch would wait for the device each time.
+        gathered = torch.cat(logits).cpu()
         probabilities = np.empty((len(rows), 3), np.float32)
         order = np.concatenate(batches)
         probabilities[order] = torch.softmax(gathered[:, self.classifier.columns], dim=-1).numpy()
@@ -88,7 +88,7 @@ class LlamaScorer:
             batches, logits = self._forward_in_turn(forward, batches, lengths)
         for batch in batches:
             own = lengths[batch] - shared[batch]
-            self.usage.add(lengths[batch], self._slots(own), int(shared[batch].sum()))
+            self.usage.add(lengths[batch], self._slots(own), self.batch_tokens, int(shared[batch].sum()))
         return batches, logits
 
     def _forward_in_turn(
