@@ -2,8 +2,8 @@
 
 Registered with transformers under `NAME`; a model that uses it is called with the keyword arguments of a `Layout`,
 which follow FlashAttention's variable-length interface. On CUDA devices of capability 8 and above PyTorch's own
-FlashAttention runs over all rows at once; elsewhere each row is one causal call of scaled dot-product attention. Both
-do without a mask of [tokens, tokens].
+FlashAttention runs over all rows at once; elsewhere each row is one causal call of scaled dot-product attention, or on
+a CPU of `query_blocks`. All do without a mask of [tokens, tokens].
 """
 
 from collections.abc import Sequence
