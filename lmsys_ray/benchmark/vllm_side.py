@@ -1,7 +1,8 @@
 """vLLM as a pooling engine, in whatever environment it is installed; of ours it needs what needs numpy alone.
 
 On a CPU it is to be run in one process, since that is what is measured, with its threads bound by
-VLLM_CPU_OMP_THREADS_BIND and Intel's libiomp5 loaded first; torchvision must not be installed beside it.
+VLLM_CPU_OMP_THREADS_BIND and Intel's libiomp5 loaded first; torchvision, torchaudio and torchcodec, which its package
+brings and a CPU build of torch cannot load, must not be installed beside it.
 """
 
 from __future__ import annotations
