@@ -46,7 +46,7 @@ class Report:
     tokens: dict[str, int] = field(default_factory=dict)
     """Real tokens that each Llama member scored in this start."""
     usage: dict[str, Usage] = field(default_factory=dict)
-    """What each member's replicas computed in this start: padding, and how full micro-batches were."""
+    """What each Llama member's replicas computed in this start: padding, and how full micro-batches were."""
     unscorable: list[dict[str, Any]] = field(default_factory=list)
     """Rows that ingest took and a member could not score, as they stand in the list of rejects."""
     nodes: dict[str, Counter[str]] = field(default_factory=dict)
@@ -234,10 +234,10 @@ class _Start:
         report = self._report
         report.seconds.setdefault("until a first shard", round(time.perf_counter() - self._began, 3))
         report.nodes.setdefault(shard.member, Counter())[shard.node] += 1
-        report.usage.setdefault(shard.member, Usage()).include(Usage(**shard.usage))
         scored = report.scored[shard.member] = report.scored.get(shard.member, 0) + shard.rows
         rate = f"{scored / seconds:,.0f} rows/s"
         if shard.tokens:
+            report.usage.setdefault(shard.member, Usage()).include(Usage(**shard.usage))
             report.tokens[shard.member] = report.tokens.get(shard.member, 0) + shard.tokens
             rate += f", {report.tokens[shard.member] / seconds:,.0f} tokens/s"
         self._display.advance(shard.member, shard.rows, rate)

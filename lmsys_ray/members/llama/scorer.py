@@ -23,9 +23,9 @@ Forwarded = tuple[list[np.ndarray], list[torch.Tensor]]
 class LlamaScorer:
     """Scores encoded rows in micro-batches of at most `batch_tokens` slots.
 
-    `usage` counts rows, tokens, slots and micro-batches. `batch_tokens` starts at
-    the setting's value, or at the largest that a probe finds to fit, and is halved for good each time the device runs
-    out of memory. `threads` overrides the setting.
+    `usage` counts rows, tokens, slots and micro-batches. `batch_tokens` starts at the setting's value, or at the
+    largest that a probe finds to fit, and is halved for good each time the device runs out of memory. `threads`
+    overrides the setting.
 
     On a CPU each core computes a micro-batch of its own where the backbone is a `PackedDecoder`: none waits for another
     within a matrix product, and what a row gets does not depend on how many cores there are. There, too, what rows have
