@@ -11,7 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModelForSequenceClassification, Gemma2Config, MistralConfig, PreTrainedModel
 
 from lmsys_ray.errors import RunError
-from lmsys_ray.members.llama import attention, query_blocks
+from lmsys_ray.members.llama import attention, query_blocks, row_attention
 from tests import tiny_llama
 
 CPU = torch.device("cpu")
@@ -49,7 +49,7 @@ def classifier(name: str) -> PreTrainedModel:
 def backbones(request: pytest.FixtureRequest) -> tuple[PreTrainedModel, PreTrainedModel]:
     """The same weights with transformers' own attention and with packed rows."""
     plain, packed = classifier(request.param).model, classifier(request.param).model
-    packed.set_attn_implementation(attention.NAME)
+    packed.set_attn_implementation(attention.PACKED)
     return plain, packed
 
 
@@ -74,6 +74,57 @@ def test_packed_rows_equal_one_row_at_a_time(
     with torch.inference_mode():
         alone = torch.cat([plain(row[None], use_cache=False).last_hidden_state[0] for row in rows])
     assert (run_packed(packed, rows) - alone).abs().max() < 1e-5
+
+
+@settings(max_examples=25)
+@given(LENGTHS)
+def test_padded_rows_equal_one_row_at_a_time(
+    backbones: tuple[PreTrainedModel, PreTrainedModel], lengths: list[int]
+) -> None:
+    plain, padded = backbones
+    rows = random_rows(lengths)
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=1)
+    padded.set_attn_implementation(attention.PADDED)
+    try:
+        with torch.inference_mode():
+            found = padded(ids, use_cache=False).last_hidden_state
+            for row, states in zip(rows, found, strict=True):
+                expected = plain(row[None], use_cache=False).last_hidden_state[0]
+                assert (states[: len(row)] - expected).abs().max() < 1e-5
+    finally:
+        padded.set_attn_implementation(attention.PACKED)
+
+
+@pytest.mark.parametrize("window", [None, 5])
+def test_repeated_keys_are_attended_to_as_shared_ones(window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, heads, 12, 16) for heads in (6, 2, 2))
+    shared = row_attention.row_attention(query, key, value, 0.3, window, None)
+    monkeypatch.setattr(row_attention, "_shares_keys", lambda query: False)
+    torch.testing.assert_close(row_attention.row_attention(query, key, value, 0.3, window, None), shared)
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype", "packed", "chosen", "expected"),
+    [
+        ((7, 5), torch.float16, False, "sdpa", attention.PADDED),
+        ((7, 5), torch.float16, False, "eager", "eager"),
+        ((7, 5), torch.float16, True, "sdpa", attention.PACKED),
+        ((9, 0), torch.bfloat16, False, "sdpa", "sdpa"),
+        ((9, 0), torch.float32, False, "sdpa", attention.PADDED),
+    ],
+)
+def test_padded_rows_keep_to_torch_where_it_is_fast(
+    capability: tuple[int, int],
+    dtype: torch.dtype,
+    packed: bool,
+    chosen: str,
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert attention.implementation(packed, chosen, torch.device("cuda"), dtype) == expected
+    assert attention.implementation(False, chosen, CPU, dtype) == chosen
 
 
 @settings(max_examples=25)

@@ -1,6 +1,6 @@
 """Attention over rows laid end to end: each token sees its own row only, and nothing is padded.
 
-Registered with transformers under `NAME`; a model that uses it is called with the keyword arguments of a `Layout`,
+Registered with transformers under `PACKED`; a model that uses it is called with the keyword arguments of a `Layout`,
 which follow FlashAttention's variable-length interface. On CUDA devices of capability 8 and above PyTorch's own
 FlashAttention runs over all rows at once; elsewhere each row is one causal call of scaled dot-product attention, or on
 a CPU of `query_blocks`. All do without a mask of [tokens, tokens].
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention, softmax
 from transformers import AttentionInterface
-from transformers.masking_utils import AttentionMaskInterface
 
 from lmsys_ray.errors import RunError
 from lmsys_ray.members.llama import query_blocks
+from lmsys_ray.members.llama.row_attention import by_torch, row_attention
 
-NAME = "packed_rows"
+PACKED = "packed_rows"
+PADDED = "padded_rows"
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,14 @@ class Layout:
             "cu_seq_lens_q": self.cumulative,
             "row_lengths": self.lengths,
         }
+
+
+def implementation(packed: bool, chosen: str, device: torch.device, dtype: torch.dtype) -> str:
+    """Returns the name of the attention that a model in transformers should use, which now uses `chosen`."""
+    if packed:
+        return PACKED
+    by_torch_alone = device.type == "cuda" and not _has_flash_attention(device, dtype)
+    return PADDED if chosen == "sdpa" and by_torch_alone else chosen
 
 
 def layout(lengths: Sequence[int], device: torch.device, shared: Sequence[int] = ()) -> Layout:
@@ -72,17 +80,15 @@ def of_last_tokens(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: Layout, scaling: float
 ) -> torch.Tensor:
     """Attention of each row's last token, query [rows, heads, dim], to all of its row; returns as query."""
-    grouped = query.shape[1] != key.shape[1]
     if _has_varlen_kernel(query):
         from torch.nn.attention.varlen import varlen_attn
 
+        grouped = query.shape[1] != key.shape[1]
         single = torch.arange(len(rows.lengths) + 1, dtype=torch.int32, device=query.device)
         ends = single, rows.cumulative, 1, rows.longest
         return cast(torch.Tensor, varlen_attn(query, key, value, *ends, scale=scaling, enable_gqa=grouped))
     outputs = [
-        scaled_dot_product_attention(
-            q[None, :, None], k.transpose(0, 1)[None], v.transpose(0, 1)[None], scale=scaling, enable_gqa=grouped
-        )
+        by_torch(q[None, :, None], k.transpose(0, 1)[None], v.transpose(0, 1)[None], scale=scaling)
         for q, k, v in zip(query, _seen(key, rows), _seen(value, rows), strict=True)
     ]
     return torch.cat(outputs)[:, :, 0]
@@ -130,6 +136,32 @@ def packed_attention(
     return attended[None], None
 
 
+def padded_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: None,
+    *,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **others: Any,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention of rows padded on the right: query [rows, heads, tokens, dim], key and value with `kv_heads`.
+
+    Returns [rows, tokens, heads, dim], the layout that transformers expects back. It takes the place of "sdpa" of
+    transformers 5.23, which on a GPU without FlashAttention, a T4 say, ends at the slow kernel that `by_torch` avoids.
+    """
+    if others.get("s_aux") is not None or others.get("position_bias") is not None:
+        raise RunError(
+            f"model: {type(module).__name__} uses attention that is not computed here; take a GPU with FlashAttention"
+        )
+    window = sliding_window if sliding_window is not None and query.shape[2] > sliding_window else None
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return row_attention(query, key, value, scaling, window, softcap).transpose(1, 2), None
+
+
 def _varlen_attention(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -165,43 +197,18 @@ def _row_by_row(
             query_blocks.attend(q, k, v, scaling, target)
         else:
             query_, key_, value_ = (part.transpose(0, 1)[None] for part in (q, k, v))
-            target.copy_(_row_attention(query_, key_, value_, scaling, window, softcap)[0].transpose(0, 1))
+            target.copy_(row_attention(query_, key_, value_, scaling, window, softcap)[0].transpose(0, 1))
     return attended
 
 
-def _row_attention(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    scaling: float,
-    window: int | None,
-    softcap: float | None,
-) -> torch.Tensor:
-    """Causal attention of one row's query, the last of its tokens or all; returns [1, heads, tokens, dim]."""
-    grouped = query.shape[1] != key.shape[1]
-    if window is None and softcap is None and query.shape[2] == key.shape[2]:
-        return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped)
-    mask = _causal_mask(query.shape[2], key.shape[2], window, query.device)
-    if softcap is None:
-        return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling, enable_gqa=grouped)
-    groups = query.shape[1] // key.shape[1]
-    key, value = (tensor.repeat_interleave(groups, dim=1) for tensor in (key, value))
-    scores = query @ key.transpose(2, 3) * scaling
-    scores = torch.tanh(scores / softcap) * softcap  # Gemma 2 bounds its scores
-    scores = scores.masked_fill(~mask, float("-inf"))
-    return softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype) @ value
-
-
-def _causal_mask(last: int, tokens: int, window: int | None, device: torch.device) -> torch.Tensor:
-    """True [last, tokens] where one of a row's last tokens (first axis) sees another of its tokens."""
-    distance = torch.arange(tokens - last, tokens, device=device)[:, None] - torch.arange(tokens, device=device)
-    return (distance >= 0) if window is None else (distance >= 0) & (distance < window)
-
-
 def _has_varlen_kernel(query: torch.Tensor) -> bool:
-    if not query.is_cuda or query.dtype not in (torch.float16, torch.bfloat16) or query.shape[-1] > 256:
+    return query.shape[-1] <= 256 and _has_flash_attention(query.device, query.dtype)
+
+
+def _has_flash_attention(device: torch.device, dtype: torch.dtype) -> bool:
+    if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
         return False
-    return torch.cuda.get_device_capability(query.device) >= (8, 0)
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -209,6 +216,6 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
-AttentionInterface.register(NAME, packed_attention)
-# Rows are told apart by the layout, not by a mask.
-AttentionMaskInterface.register(NAME, lambda *arguments, **keywords: None)
+# Without masks of the same names, for which transformers would look into position_ids and wait for the GPU each time.
+AttentionInterface.register(PACKED, packed_attention)
+AttentionInterface.register(PADDED, padded_attention)

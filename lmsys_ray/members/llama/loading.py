@@ -77,8 +77,8 @@ def load_classifier(settings: LlamaSettings) -> Classifier:
     device = next(backbone.get_input_embeddings().parameters()).device
     form = form_for(loaded.quantization)
     packed = settings.padding == "none"
-    if packed:
-        loaded.model.set_attn_implementation(attention.NAME)
+    chosen = loaded.model.config._attn_implementation
+    loaded.model.set_attn_implementation(attention.implementation(packed, chosen, device, loaded.model.dtype))
     decoder = PackedDecoder(backbone, form) if packed and fits(backbone) else TransformersDecoder(backbone, form)
     if device.type == "cuda":
         torch.cuda.empty_cache()  # gives back what held the weights in their first form
