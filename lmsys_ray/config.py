@@ -84,7 +84,9 @@ class Settings(Strict):
 
     input: list[str] = Field(min_length=1, description="path, glob or list; .csv .csv.gz .parquet .jsonl")
     output: str = Field(description="the run directory")
-    shard_rows: PositiveInt = Field(1024, description="rows of a shard, the unit of work and of resume")
+    shard_rows: PositiveInt | Literal["auto"] = Field(
+        "auto", description="rows of a shard, the unit of work and of resume; auto: 64 to 1,024, by the input's bytes"
+    )
     limit: PositiveInt | None = Field(None, description="read only this many rows")
     cells: Literal["auto", "json", "text"] = Field("auto", description="whether cells are JSON lists or plain text")
     on_bad_row: Literal["reject", "fail"] = "reject"

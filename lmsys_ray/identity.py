@@ -12,6 +12,7 @@ from lmsys_ray.config import Settings
 from lmsys_ray.errors import RunError
 from lmsys_ray.readers import expand_inputs
 from lmsys_ray.resources import locate
+from lmsys_ray.shard_rows import shard_rows
 from lmsys_ray.storage import AnyPath, exists, path_of, versions
 
 _HASHED_WHOLE = 256 << 20
@@ -24,7 +25,8 @@ _NOTES = {".md", ".png", ".csv", ".jsonl", ".lock"}
 def identity(settings: Settings) -> dict[str, Any]:
     """Returns what the rows and scores of a run depend on: the input's content, the settings of ingest, each member."""
     files = [{"path": path, **_content(path_of(path))} for path in expand_inputs(settings.input)]
-    ingest = {"input": files, **settings.model_dump(mode="json", include={"shard_rows", "limit", "cells"})}
+    ingest = {"input": files, **settings.model_dump(mode="json", include={"limit", "cells"})}
+    ingest["shard_rows"] = shard_rows(settings.shard_rows, files, settings.limit)
     return {"ingest": ingest, "members": {name: _member_identity(m) for name, m in settings.members.items()}}
 
 

@@ -152,7 +152,7 @@ def dispatch(
     one_item: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
     dataset: ray.data.Dataset = ray.data.from_items(list(items), override_num_blocks=min(len(items), _MOST_BLOCKS))
     dataset.context.target_max_block_size = 1  # What is encoded leaves item by item, however many share a task.
-    dataset = dataset.map_batches(encode, num_cpus=_ENCODE_CPUS, **one_item)
+    dataset = dataset.map_batches(encode, num_cpus=_ENCODE_CPUS, concurrency=pool.encoders, **one_item)
     actors = ray.data.ActorPoolStrategy(size=pool.size, max_tasks_in_flight_per_actor=pool.in_flight(len(items)))
     reserved: dict[str, Any] = {"compute": actors, "num_cpus": pool.cpus, "num_gpus": pool.gpus}
     dataset = dataset.map_batches(scorer, fn_constructor_kwargs=arguments, **one_item, **reserved)

@@ -9,6 +9,13 @@ each. An item handed out ahead hides that, but may wait behind a slow one at the
     the same, and scheduling rounds of 0.01 s              96 %    half as much CPU time again in the driver
     one ahead                                              97 %    kept where items are many
 
+Tasks that encode are many processes, each of which imports its libraries first. 6,217 rows through LightGBM on two
+cores, in seconds until a first shard and of the whole pass, by how many may encode at once (two rounds):
+
+    as many as find room, six          10.6, 10.8       12.4 in shards of 64 rows, 10.1 in shards of 1,024
+    two                                 7.4,  8.3        8.4 and 9.2,               6.3
+    one                                 6.8,  7.4        9.3 and 9.2,               6.0    half the cores: kept
+
 Computed for 16 and 128 replicas, one of which is half as fast, and gaps of 2 % of an item's time: with 6 items for each
 replica one ahead costs up to a sixth of the time, with 24 between nothing and 4 %, and from 49 on it gains 0 to 3 %.
 """
@@ -36,6 +43,8 @@ class Pool:
     cpus: float
     """What each reserves."""
     gpus: float = 0
+    encoders: int | None = None
+    """How many tasks encode for them at once; none: as many as find room."""
 
     def in_flight(self, items: int) -> int:
         """Returns how many of `items` an actor is handed at once: the one it works on, and the next where many are."""
@@ -50,16 +59,18 @@ def pool(settings: LlamaSettings | LightGBMSettings, shards: int, cluster: Resou
 
     Raises `RunError` for more GPUs than this machine has, where Ray runs on it alone.
     """
+    encoders = None if cluster.grows else max(1, cluster.cpus // 2)
     if isinstance(settings, LightGBMSettings):
         workers = cluster.cpus // 2 if settings.workers == "auto" else settings.workers
-        return Pool(max(1, min(shards, workers)), _ACTOR_CPUS)
+        return Pool(max(1, min(shards, workers)), _ACTOR_CPUS, encoders=encoders)
     if not on_gpus(settings, cluster):
-        return Pool(1 if settings.replicas == "auto" else min(shards, settings.replicas), _ACTOR_CPUS)
+        replicas = 1 if settings.replicas == "auto" else min(shards, settings.replicas)
+        return Pool(replicas, _ACTOR_CPUS, encoders=encoders)
     if not cluster.grows:
         _check_room(settings, cluster.gpus)
     most = settings.max_replicas if cluster.grows else int(cluster.gpus // settings.gpus_per_replica)
     replicas = most if settings.replicas == "auto" else settings.replicas
-    return Pool(min(shards, replicas), 0, settings.gpus_per_replica)
+    return Pool(min(shards, replicas), 0, settings.gpus_per_replica, encoders)
 
 
 def on_gpus(settings: LlamaSettings, cluster: Resources) -> bool:

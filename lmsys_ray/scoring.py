@@ -162,13 +162,14 @@ class _Start:
 
     def _ingest(self) -> Ingested:
         settings = self._settings
-        files = [file["path"] for file in self._run.read_manifest()["ingest"]["input"]]
+        made_from = self._run.read_manifest()["ingest"]
+        files = [file["path"] for file in made_from["input"]]
         self._display.start("ingest", settings.limit)
         with self._timed("ingest"), Arrivals("ingest", "CPU", 1, self._display.say):
             ingested = ingest(
                 read_files(files, settings.cells, settings.limit),
                 self._run,
-                settings.shard_rows,
+                made_from["shard_rows"],
                 fail_on_reject=settings.on_bad_row == "fail",
                 on_rows=lambda rows: self._display.advance("ingest", rows),
             )

@@ -27,11 +27,11 @@ FROM_NOTHING = Resources(cpus=1, gpus=0, grows=True, starts_gpus=True)
 @pytest.mark.parametrize(
     ("member", "cluster", "expected"),
     [
-        (llama(), MACHINE, Pool(2, 0, 1)),
-        (llama(gpus_per_replica=0.5), MACHINE, Pool(4, 0, 0.5)),
-        (llama(gpus_per_replica=2), MACHINE, Pool(1, 0, 2)),
-        (llama(replicas=1), MACHINE, Pool(1, 0, 1)),
-        (llama(device="cpu"), MACHINE, Pool(1, 0.5)),
+        (llama(), MACHINE, Pool(2, 0, 1, encoders=4)),
+        (llama(gpus_per_replica=0.5), MACHINE, Pool(4, 0, 0.5, encoders=4)),
+        (llama(gpus_per_replica=2), MACHINE, Pool(1, 0, 2, encoders=4)),
+        (llama(replicas=1), MACHINE, Pool(1, 0, 1, encoders=4)),
+        (llama(device="cpu"), MACHINE, Pool(1, 0.5, encoders=4)),
         (llama(), CLUSTER, Pool(100, 0, 1)),
         (llama(max_replicas=16), CLUSTER, Pool(16, 0, 1)),
         (llama(replicas=3), CLUSTER, Pool(3, 0, 1)),
@@ -39,7 +39,7 @@ FROM_NOTHING = Resources(cpus=1, gpus=0, grows=True, starts_gpus=True)
         (llama(device="gpu", max_replicas=8), NO_GPU, Pool(8, 0, 1)),
         (llama(max_replicas=8), FROM_NOTHING, Pool(8, 0, 1)),
         (llama(device="cpu", replicas=3), FROM_NOTHING, Pool(3, 0.5)),
-        (lightgbm(), MACHINE, Pool(4, 0.5)),
+        (lightgbm(), MACHINE, Pool(4, 0.5, encoders=4)),
         (lightgbm(), FROM_NOTHING, Pool(1, 0.5)),
         (lightgbm(workers=6), NO_GPU, Pool(6, 0.5)),
     ],
@@ -48,6 +48,10 @@ def test_a_pool_fits_what_there_is_and_asks_for_what_may_come(
     member: LlamaSettings | LightGBMSettings, cluster: Resources, expected: Pool
 ) -> None:
     assert pool(member, 100, cluster) == expected
+
+
+def test_a_small_machine_encodes_in_one_process() -> None:
+    assert [pool(lightgbm(), 100, Resources(cpus, 0)).encoders for cpus in (1, 2, 3, 16)] == [1, 1, 1, 8]
 
 
 @pytest.mark.parametrize("member", [llama(), llama(device="cpu", replicas=4), lightgbm(workers=4)])
