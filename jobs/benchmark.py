@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-tokens", metavar="N", type=int, help="token budget of a packed micro-batch")
     parser.add_argument("--vllm-python", metavar="FILE", help="the Python of an environment where vLLM is installed")
     parser.add_argument("--no-features", action="store_false", dest="features", help="leave the LightGBM features out")
+    parser.add_argument("--job-rows", metavar="N", type=int, help="run a whole job of so many rows too, in every round")
     parser.add_argument("--output", metavar="FILE", type=Path, default=Path("runs/benchmark.json"), help="JSON figures")
     return parser
 

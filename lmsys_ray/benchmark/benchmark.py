@@ -18,11 +18,12 @@ from lmsys_ray.benchmark.models import save_checkpoint
 from lmsys_ray.benchmark.rows import Rows, like_the_whole
 from lmsys_ray.benchmark.settings import BenchmarkSettings
 from lmsys_ray.benchmark.shape import Shape
-from lmsys_ray.benchmark.sides import FEATURES, REFERENCE, peak_of
+from lmsys_ray.benchmark.sides import FEATURES, JOB, REFERENCE, peak_of
 from lmsys_ray.benchmark.task import Task
 from lmsys_ray.benchmark.worker import SideFailed, Turn
 from lmsys_ray.benchmark.workers import Workers
 from lmsys_ray.conversations import CELLS
+from lmsys_ray.errors import UsageError
 from lmsys_ray.members.llama.encode import LlamaEncoder
 from lmsys_ray.readers import expand_inputs, read_rows
 
@@ -67,6 +68,9 @@ def benchmark(settings: BenchmarkSettings, say: Say) -> Measurements:
         if settings.features:
             with Workers(task, settings.vllm_python, keep=True) as workers:
                 _measure(list(FEATURES), settings.repeats, workers, found, say)
+        if settings.job_rows:
+            with Workers(task, settings.vllm_python, keep=not torch.cuda.is_available(), warm_up=False) as workers:
+                _measure(list(JOB), settings.repeats, workers, found, say)
     if REFERENCE in found.turns:
         found.reference = np.array(found.turns.pop(REFERENCE)[0].answer["probabilities"])
     return found
@@ -76,6 +80,8 @@ def prepare(settings: BenchmarkSettings, folder: str) -> Task:
     """Writes what the sides need into `folder`: the checkpoint, the rows, and the task itself."""
     member = settings.member()
     conversations = _conversations(settings.input)
+    if (settings.job_rows or 0) > conversations.num_rows:
+        raise UsageError(f"--job-rows: {settings.job_rows} is more than the {conversations.num_rows} rows of the input")
     encoded = LlamaEncoder(member).encode(conversations)
     ids = encoded["input_ids"].combine_chunks()
     rows = Rows(ids.flatten().to_numpy(), ids.offsets.to_numpy())
@@ -98,6 +104,10 @@ def prepare(settings: BenchmarkSettings, folder: str) -> Task:
         pq.write_table(some, task.conversations_file)
         texts = [text for cell in ("response_a", "response_b") for text in some[cell].to_pylist()]
         save_vocabularies(texts, task.vocabularies_file)
+    if settings.job_rows:
+        from lmsys_ray.benchmark.job_side import save_job
+
+        save_job(conversations.slice(0, settings.job_rows), member, task)
     task.save()
     return task
 

@@ -33,6 +33,7 @@ class BenchmarkSettings(Strict):
     batch_tokens: PositiveInt | None = Field(None, description="slots of a packed micro-batch")
     checked: PositiveInt = Field(16, description="rows that are compared with fp32")
     vllm_python: str | None = Field(None, description="the Python of an environment with vLLM")
+    job_rows: int | None = Field(None, ge=128, description="rows of a whole job, run beside its scorer alone")
     features: bool = Field(True, description="measure the LightGBM member's features too")
 
     @classmethod

@@ -59,6 +59,13 @@ FEATURES = {
 """The sides that compute the features of the LightGBM member."""
 
 
+JOB = {
+    "job:alone": "the scorer alone, called in one process",
+    "job:distributed": "the whole job, distributed",
+}
+"""The sides that tell what the job costs over its scorer."""
+
+
 def peak_of(name: str, cuda: bool) -> str:
     """Returns the side that measures the products which the side `name` is held against."""
     from lmsys_ray.members.llama.devices import choose_dtype
@@ -77,6 +84,10 @@ def load(task: Task, name: str) -> Side:
         from lmsys_ray.benchmark import features_side
 
         return features_side.load(task, name.partition(":")[2])
+    if name in JOB:
+        from lmsys_ray.benchmark import job_side
+
+        return job_side.load(task, name.partition(":")[2])
     if name == VLLM:
         from lmsys_ray.benchmark import vllm_side
 

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from lmsys_ray.benchmark.benchmark import Measurements
 from lmsys_ray.benchmark.settings import BenchmarkSettings
-from lmsys_ray.benchmark.sides import BASELINE, FEATURES, SIDES, peak_of
+from lmsys_ray.benchmark.sides import BASELINE, FEATURES, JOB, SIDES, peak_of
 
 _WIDTH_OF_FILES = 160
 
@@ -80,6 +80,19 @@ def feature_figures(found: Measurements) -> dict[str, dict[str, float]]:
     return result
 
 
+def job_figures(found: Measurements) -> dict[str, float]:
+    """Returns tokens per second of the scorer alone and of the job, and the share by which the job is slower.
+
+    The share is the median of the rounds' shares. Empty where either side did not come through.
+    """
+    rates = [[t.answer["tokens"] / t.answer["seconds"] for t in found.turns.get(name, [])] for name in JOB]
+    if not all(rates) or found.failures.keys() & JOB.keys():
+        return {}
+    alone, job = rates
+    overhead = median(1 - slower / faster for faster, slower in zip(alone, job, strict=True))
+    return {**{name: median(rate) for name, rate in zip(JOB, rates, strict=True)}, "overhead": overhead}
+
+
 def _median(values: list[float]) -> float | None:
     return median(values) if values else None
 
@@ -102,6 +115,9 @@ def show(found: Measurements, cuda: bool) -> None:
             console.print(f"{name}: {speed / 1e9:,.0f} GFLOP/s in the model's own products")
     if features := feature_figures(found):
         console.print(_features_table(features))
+    if job := job_figures(found):
+        console.print(_job_table(job))
+        console.print(f"the job takes {job['overhead']:.1%} of the scorer's speed")
     for name, reason in found.failures.items():
         console.print(f"not measured: {name}: {reason}", soft_wrap=True)
 
@@ -130,6 +146,13 @@ def _features_table(features: dict[str, dict[str, float]]) -> Table:
     return table
 
 
+def _job_table(job: dict[str, float]) -> Table:
+    table = _table("the job beside its scorer, from the end of the first shard to that of the last", ["", "tokens/s"])
+    for name, title in JOB.items():
+        table.add_row(title, f"{job[name]:,.0f}")
+    return table
+
+
 def _table(title: str, columns: list[str]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
     for place, column in enumerate(columns):
@@ -154,6 +177,7 @@ def write(found: Measurements, settings: BenchmarkSettings, cuda: bool, path: Pa
         "sides": {name: asdict(side) for name, side in figures(found, cuda).items()},
         "peaks": peaks,
         "features": feature_figures(found),
+        "job": job_figures(found),
         "failed": found.failures,
     }
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -47,6 +47,16 @@ class Task:
         """The vocabularies that those features count."""
         return Path(self.folder) / "vocabularies.json"
 
+    @property
+    def job_file(self) -> Path:
+        """The conversations of the sides that run whole jobs."""
+        return Path(self.folder) / "job.parquet"
+
+    @property
+    def member_file(self) -> Path:
+        """The settings of their Llama member."""
+        return Path(self.folder) / "member.json"
+
     def rows(self) -> Rows:
         return Rows.load(self.rows_file)
 

@@ -17,13 +17,15 @@ _SOURCE = Path(lmsys_ray.__file__).parents[1]
 class Workers:
     """Runs sides by their names, each in its own process, which lives on between its turns where `keep`.
 
-    A GPU holds one side at a time: there a process ends with its turn, and the next one loads anew.
+    A GPU holds one side at a time: there a process ends with its turn, and the next one loads anew. It runs twice in
+    that turn, unless the side does without `warm_up`.
     """
 
-    def __init__(self, task: Task, vllm_python: str | None, keep: bool) -> None:
+    def __init__(self, task: Task, vllm_python: str | None, keep: bool, warm_up: bool = True) -> None:
         self._task = task
         self._vllm_python = vllm_python
         self._keep = keep
+        self._warm_up = warm_up
         self._workers: dict[str, Worker] = {}
 
     def __enter__(self) -> Workers:
@@ -39,7 +41,7 @@ class Workers:
         """Runs a side once; raises `SideFailed` where it cannot load or run."""
         if name not in self._workers:
             self._workers[name] = self._start(name)
-            if not self._keep:
+            if self._warm_up and not self._keep:
                 self._workers[name].run()  # a new process compiles kernels and fills caches first
         turn = self._workers[name].run()
         if not self._keep:

@@ -18,7 +18,12 @@ def test_the_command_measures_every_side(tmp_path: Path) -> None:
     model = tiny_llama.make_model(tmp_path / "model", **sizes)
     adapter = tiny_llama.make_adapter(tmp_path / "adapter", **sizes)
     sides = ["notebook", "dynamic", "sorted", "packed", "int8_dynamic"]
-    size = ["--rows", "6", "--max-length", "128", "--repeats", "2"]
+    rows = [
+        {"id": str(number), "prompt": f"say {number}", "response_a": "a" * number, "response_b": "b"}
+        for number in range(130)
+    ]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    size = ["--rows", "6", "--max-length", "128", "--repeats", "2", "--input", "in.jsonl", "--job-rows", "130"]
     output = tmp_path / "figures.json"
     command = [sys.executable, str(ROOT / "jobs" / "benchmark.py"), "--model", str(model), "--adapter", str(adapter)]
     done = subprocess.run(
@@ -41,6 +46,9 @@ def test_the_command_measures_every_side(tmp_path: Path) -> None:
     assert 1e-5 < found["int8_dynamic"]["difference"] < 0.5
     assert all(len(side["seconds"]) == 2 and side["peak_share"] > 0 for side in found.values())
     assert content["features"]["features:sparse"]["rows_per_second"] > 0
+    assert content["job"].keys() == {"job:alone", "job:distributed", "overhead"}
+    assert min(content["job"]["job:alone"], content["job"]["job:distributed"]) > 0
+    assert "the whole job, distributed" in done.stdout
 
 
 def test_an_adapter_without_its_model_is_refused() -> None:

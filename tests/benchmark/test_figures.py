@@ -11,7 +11,7 @@ from lmsys_ray.benchmark.plain_side import padded, plan
 from lmsys_ray.benchmark.rows import Rows
 from lmsys_ray.benchmark.settings import BenchmarkSettings
 from lmsys_ray.benchmark.shape import RANDOM, Shape
-from lmsys_ray.benchmark.table import feature_figures, figures, write
+from lmsys_ray.benchmark.table import feature_figures, figures, job_figures, write
 from lmsys_ray.benchmark.task import Task
 from lmsys_ray.benchmark.worker import Turn
 from lmsys_ray.errors import UsageError
@@ -104,3 +104,14 @@ def test_sides_suit_the_device() -> None:
     assert settings.chosen_sides(cuda=False) == ["notebook", "dynamic", "sorted", "vllm", "packed"]
     assert {"int8_dynamic", "fp8", "int8", "nf4"} < set(settings.chosen_sides(cuda=True))
     assert BenchmarkSettings(sides=["packed"]).chosen_sides(cuda=True) == ["packed"]
+
+
+def test_the_overhead_of_a_job_is_that_of_a_round() -> None:
+    found = measured()
+    assert job_figures(found) == {}
+    rounds = [(100, 98), (50, 40), (200, 180)]
+    found.turns["job:alone"] = [Turn(9, 0, {"tokens": alone * 2, "seconds": 2.0}) for alone, _ in rounds]
+    found.turns["job:distributed"] = [Turn(9, 0, {"tokens": job * 3, "seconds": 3.0}) for _, job in rounds]
+    assert job_figures(found) == {"job:alone": 100, "job:distributed": 98, "overhead": pytest.approx(0.1)}
+    found.failures["job:alone"] = "killed"
+    assert job_figures(found) == {}

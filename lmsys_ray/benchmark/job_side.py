@@ -1,0 +1,85 @@
+"""What the job costs over its scorer: the whole job, beside the scorer called in one process on the same shards.
+
+Both are measured from the end of the first shard to the end of the last, when models are loaded and kernels are warm.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lmsys_ray.benchmark.task import Task
+from lmsys_ray.benchmark.worker import Side
+from lmsys_ray.config import LlamaSettings, Settings
+from lmsys_ray.conversations import CELLS
+from lmsys_ray.members.base import CONVERSATIONS
+from lmsys_ray.members.llama.encode import LlamaEncoder
+from lmsys_ray.members.llama.scorer import LlamaScorer
+from lmsys_ray.progress import Display
+from lmsys_ray.run import read_table
+from lmsys_ray.scoring import score
+from lmsys_ray.shard_rows import shard_rows
+
+Moments = list[tuple[float, int]]
+"""When each shard was done, in seconds, and its tokens."""
+
+
+def load(task: Task, name: str) -> Side:
+    """Each call of what comes back scores all rows of `job_file`, as a `distributed` job or the scorer `alone`."""
+    member = LlamaSettings.model_validate_json(task.member_file.read_text(encoding="utf-8"))
+    return _distributed(task, member) if name == "distributed" else _alone(task, member)
+
+
+def steady(moments: Moments) -> dict[str, Any]:
+    """Returns the tokens of all shards behind the first that was done, and the seconds that they took."""
+    moments = sorted(moments)
+    return {"tokens": sum(tokens for _, tokens in moments[1:]), "seconds": moments[-1][0] - moments[0][0]}
+
+
+def _distributed(task: Task, member: LlamaSettings) -> Side:
+    def run() -> dict[str, Any]:
+        with TemporaryDirectory(dir=task.folder) as output:
+            settings = Settings(input=[str(task.job_file)], output=output, members={"llama": member})
+            with Display() as display:
+                score(settings, display)
+            files = sorted(Path(output, "scores", "llama").glob("*.parquet"))
+            return steady([(file.stat().st_mtime, pc.sum(read_table(file)["tokens"]).as_py()) for file in files])
+
+    return run
+
+
+def _alone(task: Task, member: LlamaSettings) -> Side:
+    shards = [LlamaEncoder(member).encode(shard) for shard in _shards(task.job_file)]
+    scorer = LlamaScorer(member, threads=task.threads)
+
+    def run() -> dict[str, Any]:
+        moments: Moments = []
+        for shard in shards:
+            scorer.score(shard)
+            moments.append((time.perf_counter(), pc.sum(shard["tokens"]).as_py()))
+        return steady(moments)
+
+    return run
+
+
+def _shards(path: Path) -> list[pa.Table]:
+    """Returns the shards that a job makes of a file, largest first as it hands them out."""
+    table = pq.read_table(path)
+    rows = shard_rows("auto", [{"path": str(path), "bytes": path.stat().st_size}], None)
+    table = table.append_column("row", pa.array(range(table.num_rows), pa.int64())).select(CONVERSATIONS.names)
+    shards = [table.slice(start, rows) for start in range(0, table.num_rows, rows)]
+    return sorted(shards, key=lambda shard: -shard.nbytes)
+
+
+def save_job(conversations: pa.Table, member: LlamaSettings, task: Task) -> None:
+    """Writes what both sides score, and how: with the task's checkpoint, which holds the adapter."""
+    ids = pa.array([str(number) for number in range(conversations.num_rows)])
+    pq.write_table(conversations.select(list(CELLS)).add_column(0, "id", ids), task.job_file)
+    changes = {"model": str(task.checkpoint), "adapter": None, "layers": None, "batch_tokens": task.batch_tokens}
+    task.member_file.write_text(member.model_copy(update=changes).model_dump_json(), encoding="utf-8")
