@@ -7,6 +7,7 @@ conversations themselves never pass through the driver.
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -144,16 +145,24 @@ def dispatch(
     """Yields what becomes of `items`, in no particular order: each is encoded by a CPU task, then goes to an actor.
 
     The actors are `scorer(**arguments)`. An item goes to one that is free; it waits behind another only where there are
-    so many that the end of the pass hardly feels it (`Pool.in_flight`). All actors are asked for at once: as nodes
-    join, those that found no room start there, and each ends when there is no item left for it. (A pool between two
-    sizes grows by what Ray Data thinks is its share: beside a second dataset that is nothing on nodes with one GPU
-    each.)
+    so many that the end of the pass hardly feels it (`Pool.in_flight`). There an actor is called for both at once, each
+    call in a thread of its own: computing in turns is for the actor to see to.
+
+    All actors are asked for at once: as nodes join, those that found no room start there, and each ends when there is
+    no item left for it. (A pool between two sizes grows by what Ray Data thinks is its share: beside a second dataset
+    that is nothing on nodes with one GPU each.)
     """
     one_item: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
     dataset: ray.data.Dataset = ray.data.from_items(list(items), override_num_blocks=min(len(items), _MOST_BLOCKS))
     dataset.context.target_max_block_size = 1  # What is encoded leaves item by item, however many share a task.
     dataset = dataset.map_batches(encode, num_cpus=_ENCODE_CPUS, concurrency=pool.encoders, **one_item)
-    actors = ray.data.ActorPoolStrategy(size=pool.size, max_tasks_in_flight_per_actor=pool.in_flight(len(items)))
+    in_flight = pool.in_flight(len(items))
+    actors = ray.data.ActorPoolStrategy(
+        size=pool.size,
+        max_tasks_in_flight_per_actor=in_flight,
+        max_concurrent_calls_per_actor=in_flight,
+        enable_true_multi_threading=True,
+    )
     reserved: dict[str, Any] = {"compute": actors, "num_cpus": pool.cpus, "num_gpus": pool.gpus}
     dataset = dataset.map_batches(scorer, fn_constructor_kwargs=arguments, **one_item, **reserved)
     with _sentences():
@@ -210,13 +219,17 @@ def _encoder(member: str, cells: CellForm) -> tuple[Callable[[pa.Table], pa.Tabl
 
 
 class _ShardScorer:
-    """An actor of the pool: one replica of the member's model."""
+    """An actor of the pool: one replica of the member's model.
+
+    Shards are computed in turns. While one is written, and its successor on the way, the next is computed.
+    """
 
     def __init__(self, work: _Work) -> None:
         self._run = RunDirectory(work.run)
         self._name = work.name
         self._reporter = work.reporter("score")
         self._failure: RunError | None = None
+        self._turn = threading.Lock()
         settings = work.settings
         self._swap = settings.swap
         if not ray.get_gpu_ids():
@@ -233,22 +246,23 @@ class _ShardScorer:
             raise self._failure
         shard = batch["shard"][0].as_py()
         path = self._run.score(self._name, shard)
-        seconds = 0.0
-        self._scorer.usage = Usage()
+        seconds, usage = 0.0, Usage()
         try:
             scores = read_table(path)  # There where an actor died between writing it and saying so.
         except DamagedError:
             encode_failures = {int(row): why for row, why in json.loads(batch["failed"][0].as_py()).items()}
             encoded = _from_bytes(batch["encoded"][0])
-            began = time.perf_counter()
-            scores = self._score(shard, encoded, encode_failures)
-            seconds = time.perf_counter() - began
+            with self._turn:
+                began = time.perf_counter()
+                self._scorer.usage = usage
+                scores = self._score(shard, encoded, encode_failures)
+                seconds = time.perf_counter() - began
             write_table(scores, path)
         reasons = scores["reason"].drop_null().to_pylist() if "reason" in scores.column_names else []
         tokens = pc.sum(scores["tokens"]).as_py() or 0 if "tokens" in scores.column_names else 0
         here = ray.get_runtime_context()
         told = {"shard": [shard], "rows": [scores.num_rows - len(reasons)], "tokens": [tokens], "seconds": [seconds]}
-        told["usage"] = [asdict(self._scorer.usage)]
+        told["usage"] = [asdict(usage)]
         told |= {"node": [here.get_node_id()], "replica": [here.get_actor_id()]}
         return pa.table({**told, "reasons": pa.array([reasons], pa.list_(pa.string()))})
 

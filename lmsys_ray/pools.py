@@ -47,8 +47,11 @@ class Pool:
     """How many tasks encode for them at once; none: as many as find room."""
 
     def in_flight(self, items: int) -> int:
-        """Returns how many of `items` an actor is handed at once: the one it works on, and the next where many are."""
-        return 2 if items >= _MANY_ITEMS * self.size else 1
+        """Returns how many of `items` an actor is handed at once: the one it works on, and the next where many are.
+
+        The only actor of a pool always has the next one waiting, since nobody else could have taken it.
+        """
+        return 2 if self.size == 1 or items >= _MANY_ITEMS * self.size else 1
 
 
 def pool(settings: LlamaSettings | LightGBMSettings, shards: int, cluster: Resources) -> Pool:

@@ -1,8 +1,10 @@
 """What can be known to fail before a run starts anything: names that lead nowhere."""
 
+from pathlib import Path
+
 from lmsys_ray.config import LightGBMSettings, LlamaSettings, Settings
 from lmsys_ray.errors import UsageError
-from lmsys_ray.members.llama.sources import pinned
+from lmsys_ray.members.llama.sources import check_as_trained, pinned, read_scoring
 from lmsys_ray.readers import check_columns, expand_inputs
 from lmsys_ray.resources import PREFIX, locate
 from lmsys_ray.storage import exists, is_directory, path_of
@@ -11,7 +13,8 @@ from lmsys_ray.storage import exists, is_directory, path_of
 def checked(settings: Settings) -> Settings:
     """Returns the settings with the models of the hub named by the commit that they mean now.
 
-    Raises `UsageError` for inputs, models or artefacts that do not exist, and for inputs without a needed column.
+    Raises `UsageError` for inputs, models or artefacts that do not exist, for inputs without a needed column, and for
+    a member that does not read rows as its adapter learnt to.
     """
     for file in expand_inputs(settings.input):
         check_columns(file)
@@ -23,6 +26,8 @@ def checked(settings: Settings) -> Settings:
             value = getattr(member, key)
             if value is not None:
                 _check_path(f"members.{name}.{key}", value, hub=isinstance(member, LlamaSettings))
+        if isinstance(member, LlamaSettings) and member.adapter is not None:
+            _check_as_trained(name, member, member.adapter)
     return settings.model_copy(update={"members": {name: _pinned(m) for name, m in settings.members.items()}})
 
 
@@ -31,6 +36,16 @@ def _pinned(member: LlamaSettings | LightGBMSettings) -> LlamaSettings | LightGB
         return member
     adapter = None if member.adapter is None else pinned(member.adapter)
     return member.model_copy(update={"model": pinned(member.model), "adapter": adapter})
+
+
+def _check_as_trained(name: str, member: LlamaSettings, adapter: str) -> None:
+    """Asks a local adapter's own note how it reads rows; of others the actors do, which fetch them anyway."""
+    path = path_of(locate(adapter))
+    if isinstance(path, Path) and path.is_dir():
+        try:
+            check_as_trained(read_scoring(adapter), member)
+        except UsageError as error:
+            raise UsageError(f"members.{name}: {error}") from None
 
 
 def _check_path(key: str, value: str, hub: bool) -> None:

@@ -1,6 +1,7 @@
 """A replica of a simulation. Its module imports next to nothing, so that hundreds of processes start on one machine."""
 
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -18,11 +19,13 @@ class Sleeper:
         time.sleep(max(0.0, ready - time.time()))
         self._speed = tokens_per_second * (SLOW if slow is not None and _claimed(slow) else 1)
         self._ready = time.time()
+        self._turn = threading.Lock()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        began = time.time()
-        time.sleep(batch["tokens"][0].as_py() / self._speed)
-        told = {"replica": os.getpid(), "ready": self._ready, "began": began, "ended": time.time()}
+        with self._turn:
+            began = time.time()
+            time.sleep(batch["tokens"][0].as_py() / self._speed)
+            told = {"replica": os.getpid(), "ready": self._ready, "began": began, "ended": time.time()}
         return pa.Table.from_pylist([{"shard": batch["shard"][0].as_py(), "speed": self._speed, **told}])
 
 

@@ -97,3 +97,4 @@ def test_the_cluster_file_on_the_head_says_whether_gpus_can_come(
 @pytest.mark.parametrize(("items", "expected"), [(1, 1), (95, 1), (96, 2), (100_000, 2)])
 def test_an_item_waits_behind_another_only_where_there_are_many(items: int, expected: int) -> None:
     assert Pool(4, 0, 1).in_flight(items) == expected
+    assert Pool(1, 0, 1).in_flight(items) == 2

@@ -1,5 +1,6 @@
 """What is checked and settled before a run starts: names that lead nowhere, and what a moving name means."""
 
+import json
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from huggingface_hub import constants
 from lmsys_ray.config import Settings
 from lmsys_ray.errors import UsageError
 from lmsys_ray.identity import identity
+from lmsys_ray.members.llama.sources import AS_TRAINED, read_scoring
 from lmsys_ray.preflight import checked
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -40,8 +42,17 @@ def test_a_model_of_the_hub_is_named_by_the_commit_that_it_means(tmp_path: Path,
 
 
 def test_local_and_packaged_models_keep_their_names(tmp_path: Path) -> None:
-    given = settings(tmp_path, model=str(tmp_path), adapter="packaged:smollm2-135m-lora")
+    trained = read_scoring("packaged:smollm2-135m-lora")
+    as_trained = {key: trained[key] for key in AS_TRAINED}
+    given = settings(tmp_path, model=str(tmp_path), adapter="packaged:smollm2-135m-lora", **as_trained)
     assert checked(given) == given
+
+
+def test_an_adapter_that_learnt_to_read_rows_otherwise_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "scoring.json").write_text(json.dumps({"template": "labelled"}))
+    with pytest.raises(UsageError, match=r"members\.judge: adapter: .* was trained with template = 'labelled', this"):
+        checked(settings(tmp_path, model=str(tmp_path), adapter=str(tmp_path)))
+    assert checked(settings(tmp_path, model=str(tmp_path), adapter=str(tmp_path), template="labelled"))
 
 
 def test_a_model_that_nobody_has_is_named(tmp_path: Path, hub: Path) -> None:

@@ -45,7 +45,8 @@ def steady(moments: Moments) -> dict[str, Any]:
 def _distributed(task: Task, member: LlamaSettings) -> Side:
     def run() -> dict[str, Any]:
         with TemporaryDirectory(dir=task.folder) as output:
-            settings = Settings(input=[str(task.job_file)], output=output, members={"llama": member})
+            values = {"input": str(task.job_file), "output": output, "members": {"llama": member}}
+            settings = Settings.model_validate(values)
             with Display() as display:
                 score(settings, display)
             files = sorted(Path(output, "scores", "llama").glob("*.parquet"))

@@ -11,9 +11,8 @@ from lmsys_ray.benchmark.shape import RANDOM
 from lmsys_ray.benchmark.sides import SIDES, VLLM
 from lmsys_ray.config import LlamaSettings, Strict
 from lmsys_ray.errors import UsageError
-from lmsys_ray.members.llama.checks import AS_TRAINED
 from lmsys_ray.members.llama.devices import CPU_BATCH_TOKENS, MOST_BATCH_TOKENS
-from lmsys_ray.members.llama.sources import read_scoring
+from lmsys_ray.members.llama.sources import AS_TRAINED, read_scoring
 from lmsys_ray.resources import PREFIX, SMOLLM2
 
 

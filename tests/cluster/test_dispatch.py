@@ -1,6 +1,8 @@
 """The dispatch of items over actors: devices that each holds, actors without work, items that share a task."""
 
+import itertools
 import os
+import threading
 import time
 from collections import Counter
 
@@ -71,6 +73,29 @@ class Later:
 def test_a_result_is_told_while_the_next_item_is_under_way() -> None:
     told = [(time.time(), row["ended"]) for row in dispatch(items(2), as_they_are, Later, {}, Pool(1, 0.5))]
     assert told[0][0] < told[1][1] - 1
+
+
+class Writing:
+    """An actor that computes in turns and then writes, for as long."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        with self._turn:
+            moments = {"began": time.time()}
+            time.sleep(0.1)
+            moments["computed"] = time.time()
+        time.sleep(0.1)
+        moments["written"] = time.time()
+        return pa.Table.from_pylist([moments])
+
+
+def test_an_actor_computes_while_it_writes_what_it_computed_before() -> None:
+    told = sorted(dispatch(items(24), as_they_are, Writing, {}, Pool(1, 0.5)), key=lambda row: row["began"])
+    pairs = list(itertools.pairwise(told))
+    assert all(after["began"] >= before["computed"] for before, after in pairs)
+    assert any(after["began"] < before["written"] for before, after in pairs)
 
 
 def test_a_pass_ends_without_actors(tmp_path) -> None:

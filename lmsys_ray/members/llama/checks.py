@@ -11,7 +11,6 @@ import torch
 from tokenizers import Tokenizer
 
 from lmsys_ray import CLASSES
-from lmsys_ray.config import LlamaSettings
 from lmsys_ray.errors import UsageError
 from lmsys_ray.members.llama.depth import is_behind
 
@@ -19,9 +18,6 @@ HEAD = "score.weight"
 
 HEAD_ONLY = "head_only"
 """Set in scoring.json where only the head was trained, so that a LoRA of zeros is no mistake."""
-
-AS_TRAINED = ("layers", "text", "template", "truncation")
-"""Settings of a member that must be what they were when its adapter was trained."""
 
 _CLASS_NAMES = {
     "a": {"a", "model_a", "response_a", "winner_model_a", "winner_a", "a_wins"},
@@ -60,20 +56,6 @@ def check_base(info: Mapping[str, Any], model: str, head_needed: bool, layers: i
     for keys, what in ((missing, "lacks"), (unexpected, "holds unknown"), (info["mismatched_keys"], "has misshapen")):
         if keys:
             raise UsageError(f"model: {model} {what} weights: {_some(keys)}; it does not fit its own config.json")
-
-
-def check_as_trained(trained: Mapping[str, Any], settings: LlamaSettings) -> None:
-    """Demands that a member reads rows as its adapter learnt to: `trained` is what lies beside it in scoring.json.
-
-    How long rows may be is free. Another text or depth gives numbers that look like probabilities.
-    """
-    for key in AS_TRAINED:
-        value = getattr(settings, key)
-        if key in trained and value != trained[key]:
-            raise UsageError(
-                f"adapter: {settings.adapter} was trained with {key} = {trained[key]!r}, this member has {value!r}; "
-                f"set {key} to the former (see scoring.json in the adapter's directory)"
-            )
 
 
 def check_adapter(

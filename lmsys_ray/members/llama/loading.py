@@ -35,6 +35,7 @@ from lmsys_ray.members.llama.linear import form_for
 from lmsys_ray.members.llama.quiet import quiet_libraries
 from lmsys_ray.members.llama.sources import (
     adapter_directory,
+    check_as_trained,
     load_tokenizer,
     model_directory,
     pad_token_id,
@@ -191,7 +192,7 @@ def _with_adapter(
     """Puts the LoRA adapter `name` on `model`, merged where `merge`."""
     directory = adapter_directory(name)
     noted = read_scoring(name)
-    checks.check_as_trained(noted, settings)
+    check_as_trained(noted, settings)
     config, weights = _read_adapter(directory, name)
     try:
         # Merged in float32; beside a quantized base the adapter computes in the base's own type.

@@ -63,5 +63,9 @@ def rotate_pairs_(heads: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
 
 @compiled_on_gpu
 def gated(gate: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Returns silu(gate) * values (SwiGLU, Shazeer 2020), in the place of `gate`."""
-    return silu(gate, inplace=True).mul_(values)
+    """Returns silu(gate) * values (SwiGLU, Shazeer 2020); on a CPU in the place of `gate`.
+
+    A compiled kernel is as fast without, and `gate` and `values` may be halves of one tensor, which compiling must not
+    take for each other when one of them changes.
+    """
+    return silu(gate) * values if gate.is_cuda else silu(gate, inplace=True).mul_(values)

@@ -101,9 +101,11 @@ class LlamaScorer:
             try:
                 logits.append(forward(batch))
                 done.append(batch)
+                continue
             except torch.cuda.OutOfMemoryError:
-                self._shrink(batch, lengths)
-                queue = deque(self._plan(np.concatenate([batch, *queue]), lengths))
+                pass  # which holds the tensors of the failed pass for as long as it is handled
+            self._shrink(batch, lengths)
+            queue = deque(self._plan(np.concatenate([batch, *queue]), lengths))
         return done, logits
 
     def _first_budget(self) -> int:
@@ -117,10 +119,11 @@ class LlamaScorer:
         try:
             self._forward(rows)
             torch.cuda.synchronize()
+            return True
         except torch.cuda.OutOfMemoryError:
-            torch.cuda.empty_cache()
-            return False
-        return True
+            pass
+        torch.cuda.empty_cache()
+        return False
 
     def _plan(self, rows: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
         batches = packing.plan(lengths[rows], self.batch_tokens, self.settings.padding, self.settings.max_length)
@@ -135,7 +138,7 @@ class LlamaScorer:
             raise UnscorableError(
                 f"a row of {lengths[batch[0]]} tokens does not fit in the memory of the GPU; "
                 "lower max_length, set quantization to int8 or nf4, or give a replica more GPUs"
-            ) from None
+            )
         self.batch_tokens = max(1, min(self.batch_tokens, self._slots(lengths[batch])) // 2)
 
     @torch.inference_mode()

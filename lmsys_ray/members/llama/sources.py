@@ -4,6 +4,7 @@ A hub id may name a revision: `org/name@revision`.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 from tokenizers import Tokenizer
 
+from lmsys_ray.config import LlamaSettings
 from lmsys_ray.errors import UsageError
 from lmsys_ray.local_copies import local_copy
 from lmsys_ray.members.llama import gguf
@@ -20,6 +22,9 @@ from lmsys_ray.storage import exists, path_of
 TOKENIZER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "scoring.json")
+
+AS_TRAINED = ("layers", "text", "template", "truncation")
+"""Settings of a member that must be what they were when its adapter was trained."""
 
 
 def model_directory(name: str, files: tuple[str, ...] = (*TOKENIZER_FILES, *WEIGHT_FILES)) -> Path:
@@ -57,6 +62,20 @@ def read_scoring(adapter: str) -> dict[str, Any]:
     if not isinstance(noted, dict):
         raise UsageError(f"adapter: scoring.json of {adapter} is no mapping of settings; restore it")
     return noted
+
+
+def check_as_trained(trained: Mapping[str, Any], settings: LlamaSettings) -> None:
+    """Demands that a member reads rows as its adapter learnt to: `trained` is what lies beside it in scoring.json.
+
+    How long rows may be is free. Another text or depth gives numbers that look like probabilities.
+    """
+    for key in AS_TRAINED:
+        value = getattr(settings, key)
+        if key in trained and value != trained[key]:
+            raise UsageError(
+                f"adapter: {settings.adapter} was trained with {key} = {trained[key]!r}, this member has {value!r}; "
+                f"set {key} to the former (see scoring.json in the adapter's directory)"
+            )
 
 
 def pinned(name: str) -> str:
