@@ -63,10 +63,12 @@ class Later:
 
     def __init__(self) -> None:
         self._seconds = 0.0
+        self._turn = threading.Lock()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        time.sleep(self._seconds)
-        self._seconds = 5.0
+        with self._turn:
+            time.sleep(self._seconds)
+            self._seconds = 5.0
         return batch.append_column("ended", pa.array([time.time()]))
 
 
