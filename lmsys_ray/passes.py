@@ -155,7 +155,8 @@ def dispatch(
     one_item: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
     dataset: ray.data.Dataset = ray.data.from_items(list(items), override_num_blocks=min(len(items), _MOST_BLOCKS))
     dataset.context.target_max_block_size = 1  # What is encoded leaves item by item, however many share a task.
-    dataset = dataset.map_batches(encode, num_cpus=_ENCODE_CPUS, concurrency=pool.encoders, **one_item)
+    tasks = ray.data.TaskPoolStrategy(size=pool.encoders)
+    dataset = dataset.map_batches(encode, num_cpus=_ENCODE_CPUS, compute=tasks, **one_item)
     in_flight = pool.in_flight(len(items))
     actors = ray.data.ActorPoolStrategy(
         size=pool.size,

@@ -117,7 +117,7 @@ def show(found: Measurements, cuda: bool) -> None:
         console.print(_features_table(features))
     if job := job_figures(found):
         console.print(_job_table(job))
-        console.print(f"the job takes {job['overhead']:.1%} of the scorer's speed")
+        console.print(f"the job is {job['overhead']:.1%} slower than its scorer alone")
     for name, reason in found.failures.items():
         console.print(f"not measured: {name}: {reason}", soft_wrap=True)
 
