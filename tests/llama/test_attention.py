@@ -197,6 +197,12 @@ def test_attention_that_cannot_be_packed_is_refused() -> None:
         attention.packed_attention(torch.nn.Linear(1, 1), states, states, states, None, s_aux=torch.zeros(2), **layout)
 
 
+def test_padded_attention_that_is_not_computed_is_refused() -> None:
+    states = torch.zeros(1, 2, 3, 4)
+    with pytest.raises(RunError, match="model: Linear uses attention that is not computed here"):
+        attention.padded_attention(torch.nn.Linear(1, 1), states, states, states, None, position_bias=torch.zeros(2))
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("window", [None, 16])

@@ -123,7 +123,7 @@ def packed_attention(
 
     Returns [1, tokens, heads, dim], the layout that transformers expects back.
     """
-    if others.get("s_aux") is not None or others.get("position_bias") is not None:
+    if _adds_to_scores(others):
         raise RunError(f"padding: {type(module).__name__} uses attention that cannot be packed; set padding to longest")
     window = sliding_window if sliding_window is not None and max(row_lengths) > sliding_window else None
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -153,13 +153,18 @@ def padded_attention(
     Returns [rows, tokens, heads, dim], the layout that transformers expects back. It takes the place of "sdpa" of
     transformers 5.23, which on a GPU without FlashAttention, a T4 say, ends at the slow kernel that `by_torch` avoids.
     """
-    if others.get("s_aux") is not None or others.get("position_bias") is not None:
+    if _adds_to_scores(others):
         raise RunError(
             f"model: {type(module).__name__} uses attention that is not computed here; take a GPU with FlashAttention"
         )
     window = sliding_window if sliding_window is not None and query.shape[2] > sliding_window else None
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     return row_attention(query, key, value, scaling, window, softcap).transpose(1, 2), None
+
+
+def _adds_to_scores(others: dict[str, Any]) -> bool:
+    """Returns whether a model's attention has sinks or a bias by position, which nothing here computes."""
+    return others.get("s_aux") is not None or others.get("position_bias") is not None
 
 
 def _varlen_attention(
