@@ -1,6 +1,7 @@
 """What the job costs over its scorer: the whole job, beside the scorer called in one process on the same shards.
 
-Both are measured from the end of the first shard to the end of the last, when models are loaded and kernels are warm.
+Both are measured in wall seconds from the end of the first shard to the end of the last, when models are loaded and
+kernels are warm.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ def _distributed(task: Task, member: LlamaSettings) -> Side:
 
 
 def _alone(task: Task, member: LlamaSettings) -> Side:
-    shards = [LlamaEncoder(member).encode(shard) for shard in _shards(task.job_file)]
-    scorer = LlamaScorer(member, threads=task.threads)
+    shards = list(map(LlamaEncoder(member).encode, _shards(task.job_file)))
+    scorer = LlamaScorer(member)
 
     def run() -> dict[str, Any]:
         moments: Moments = []
@@ -82,5 +83,6 @@ def save_job(conversations: pa.Table, member: LlamaSettings, task: Task) -> None
     """Writes what both sides score, and how: with the task's checkpoint, which holds the adapter."""
     ids = pa.array([str(number) for number in range(conversations.num_rows)])
     pq.write_table(conversations.select(list(CELLS)).add_column(0, "id", ids), task.job_file)
-    changes = {"model": str(task.checkpoint), "adapter": None, "layers": None, "batch_tokens": task.batch_tokens}
+    sizes = {"batch_tokens": task.batch_tokens, "threads": task.threads}
+    changes = {"model": str(task.checkpoint), "adapter": None, "layers": None, **sizes}
     task.member_file.write_text(member.model_copy(update=changes).model_dump_json(), encoding="utf-8")

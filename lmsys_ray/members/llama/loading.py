@@ -79,7 +79,9 @@ def load_classifier(settings: LlamaSettings) -> Classifier:
     form = form_for(loaded.quantization)
     packed = settings.padding == "none"
     chosen = loaded.model.config._attn_implementation
-    loaded.model.set_attn_implementation(attention.implementation(packed, chosen, device, loaded.model.dtype))
+    wanted = attention.implementation(packed, chosen, device, loaded.model.dtype)
+    if wanted != chosen:
+        loaded.model.set_attn_implementation(wanted)
     decoder = PackedDecoder(backbone, form) if packed and fits(backbone) else TransformersDecoder(backbone, form)
     if device.type == "cuda":
         torch.cuda.empty_cache()  # gives back what held the weights in their first form

@@ -30,8 +30,8 @@ def row_attention(
 def by_torch(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **keywords: Any) -> torch.Tensor:
     """PyTorch's attention of [rows, heads, tokens, dim] to [rows, kv_heads, seen, dim].
 
-    On a GPU this is only called where FlashAttention does not serve it. There PyTorch 2.13 has for heads that share
-    keys but the kernel that writes out all scores [heads, tokens, seen]; with the keys repeated it takes the
+    On a GPU this is only called where FlashAttention does not serve it. There PyTorch 2.13 has, for heads that
+    share keys, only the kernel that writes out all scores [heads, tokens, seen]; with the keys repeated it takes the
     memory-efficient one. On a T4 that generated 1.6 to 1.8 times as fast, by a report to transformers (pull request
     45776); it was not measured here.
     """
