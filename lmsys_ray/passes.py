@@ -1,43 +1,31 @@
 """The only room that knows Ray Data: files are read, and shards are encoded and scored, in streams over the cluster.
 
 A pass is (member, shards that it has not scored). Its shard numbers flow through CPU tasks that encode and a pool of
-actors that score; an actor writes each shard's scores whole, so that the run directory tells what is left to do. The
-conversations themselves never pass through the driver.
+actors that score (`lmsys_ray.shard_scorer`). The conversations themselves never pass through the driver.
 """
 
-import json
-import os
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import ray
 import ray.data
-from pydantic import TypeAdapter
 from ray.exceptions import RayError, RayTaskError
 
-from lmsys_ray.config import LightGBMSettings, LlamaSettings, MemberSettings, Settings
+from lmsys_ray.config import Settings
 from lmsys_ray.conversations import CellForm
-from lmsys_ray.errors import DamagedError, RunError
-from lmsys_ray.isolation import compute_rows
-from lmsys_ray.members import make_encoder, make_scorer
-from lmsys_ray.members.usage import Usage
+from lmsys_ray.errors import RunError
 from lmsys_ray.pools import Pool
 from lmsys_ray.readers import BEGINNING, Start, read_rows
-from lmsys_ray.run import RunDirectory, read_table, write_table
-from lmsys_ray.scores import both_orders, merged, rows_between, scorable, score_table, with_failed
-from lmsys_ray.watchdog import Reporter, Watchdog
+from lmsys_ray.run import RunDirectory
+from lmsys_ray.shard_scorer import ShardScorer, Work, encode_shard
+from lmsys_ray.watchdog import Watchdog
 
 _MOST_BLOCKS = 2000
 _ENCODE_CPUS = 0.25
 _READ_BLOCK_BYTES = 16 << 20
-_MEMBER: TypeAdapter[LlamaSettings | LightGBMSettings] = TypeAdapter(MemberSettings)
 
 
 @dataclass(frozen=True)
@@ -128,10 +116,11 @@ def run_pass(
     if not shards:
         return
     member = settings.members[name]
-    work = _Work(str(run.path), name, member.model_dump_json(), watchdog.ledger, settings.max_deaths)
+    ledger, most_deaths = watchdog.ledger, settings.max_deaths
+    work = Work(str(run.path), name, member.model_dump_json(), settings.cells, ledger, most_deaths)
     items = [{"shard": shard} for shard in shards]
-    encoding = partial(_encode, work=work, cells=settings.cells)
-    for row in dispatch(items, encoding, _ShardScorer, {"work": work}, pool):
+    encode = partial(encode_shard, work=work)
+    for row in dispatch(items, encode, ShardScorer, {"work": work}, pool):
         yield ScoredShard(name, **row)
 
 
@@ -144,6 +133,8 @@ def dispatch(
 ) -> Iterator[dict[str, Any]]:
     """Yields what becomes of `items`, in no particular order: each is encoded by a CPU task, then goes to an actor.
 
+    In a pool without encoders it goes to an actor as it is.
+
     The actors are `scorer(**arguments)`. An item goes to one that is free; it waits behind another only where there are
     so many that the end of the pass hardly feels it (`Pool.in_flight`). There an actor is called for both at once, each
     call in a thread of its own: computing in turns is for the actor to see to.
@@ -155,8 +146,9 @@ def dispatch(
     one_item: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
     dataset: ray.data.Dataset = ray.data.from_items(list(items), override_num_blocks=min(len(items), _MOST_BLOCKS))
     dataset.context.target_max_block_size = 1  # What is encoded leaves item by item, however many share a task.
-    tasks = ray.data.TaskPoolStrategy(size=pool.encoders)
-    dataset = dataset.map_batches(encode, num_cpus=_ENCODE_CPUS, compute=tasks, **one_item)
+    if pool.encoders != 0:
+        tasks = ray.data.TaskPoolStrategy(size=pool.encoders)
+        dataset = dataset.map_batches(encode, num_cpus=_ENCODE_CPUS, compute=tasks, **one_item)
     in_flight = pool.in_flight(len(items))
     actors = ray.data.ActorPoolStrategy(
         size=pool.size,
@@ -170,125 +162,6 @@ def dispatch(
         # Without prefetching, which would hold each result back until the next is there.
         for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             yield from cast(pa.Table, block).to_pylist()
-
-
-@dataclass(frozen=True)
-class _Work:
-    """What the workers of a pass need to know."""
-
-    run: str
-    name: str
-    member: str
-    """The member's settings as JSON."""
-    ledger: Any
-    max_deaths: int
-
-    @property
-    def settings(self) -> LlamaSettings | LightGBMSettings:
-        return _MEMBER.validate_json(self.member)
-
-    def reporter(self, step: str) -> Reporter:
-        return Reporter(self.ledger, self.name, step, self.max_deaths)
-
-
-def _encode(batch: pa.Table, work: _Work, cells: CellForm) -> pa.Table:
-    """Reads and encodes one shard. It travels as one cell, so that no splitting of blocks can cut it in two."""
-    shard = batch["shard"][0].as_py()
-    conversations = scorable(read_table(RunDirectory(work.run).shard(shard)))
-    encode, orders = _encoder(work.member, cells)
-    parts, failed = compute_rows(
-        conversations.num_rows,
-        lambda start, stop: encode(conversations.slice(start, stop - start)),
-        work.reporter("encode").rows(shard, conversations.num_rows),
-    )
-    encoded = merged(parts or [encode(conversations.slice(0, 0))], orders)
-    cell = pa.array([_to_bytes(encoded)], pa.large_binary())
-    return pa.table({"shard": [shard], "encoded": cell, "failed": [json.dumps(_by_row(conversations, failed))]})
-
-
-def _by_row(rows: pa.Table, failed: Mapping[int, str]) -> dict[int, str]:
-    """Returns the reasons of rows that failed by their number in the run instead of their place in `rows`."""
-    return {rows["row"][place].as_py(): why for place, why in failed.items()}
-
-
-@lru_cache(maxsize=4)
-def _encoder(member: str, cells: CellForm) -> tuple[Callable[[pa.Table], pa.Table], int]:
-    """A worker process keeps its tokenizer from shard to shard. The number is that of the orders of A and B."""
-    settings = _MEMBER.validate_json(member)
-    encode = make_encoder(settings, cells)
-    return ((lambda rows: encode(both_orders(rows))), 2) if settings.swap else (encode, 1)
-
-
-class _ShardScorer:
-    """An actor of the pool: one replica of the member's model.
-
-    Shards are computed in turns. While one is written, and its successor on the way, the next is computed.
-    """
-
-    def __init__(self, work: _Work) -> None:
-        self._run = RunDirectory(work.run)
-        self._name = work.name
-        self._reporter = work.reporter("score")
-        self._failure: RunError | None = None
-        self._turn = threading.Lock()
-        settings = work.settings
-        self._swap = settings.swap
-        if not ray.get_gpu_ids():
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # GPUs that it has not reserved are another actor's.
-        try:
-            with work.reporter("load").loading():
-                self._scorer = make_scorer(settings)
-        except RunError as error:
-            # Raised by the first call instead: an actor that dies in its constructor would be started again and again.
-            self._failure = type(error)(f"members.{work.name}: {error}")
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        if self._failure:
-            raise self._failure
-        shard = batch["shard"][0].as_py()
-        path = self._run.score(self._name, shard)
-        seconds, usage = 0.0, Usage()
-        try:
-            scores = read_table(path)  # There where an actor died between writing it and saying so.
-        except DamagedError:
-            encode_failures = {int(row): why for row, why in json.loads(batch["failed"][0].as_py()).items()}
-            encoded = _from_bytes(batch["encoded"][0])
-            with self._turn:
-                began = time.perf_counter()
-                self._scorer.usage = usage
-                scores = self._score(shard, encoded, encode_failures)
-                seconds = time.perf_counter() - began
-            write_table(scores, path)
-        reasons = scores["reason"].drop_null().to_pylist() if "reason" in scores.column_names else []
-        tokens = pc.sum(scores["tokens"]).as_py() or 0 if "tokens" in scores.column_names else 0
-        here = ray.get_runtime_context()
-        told = {"shard": [shard], "rows": [scores.num_rows - len(reasons)], "tokens": [tokens], "seconds": [seconds]}
-        told["usage"] = [asdict(usage)]
-        told |= {"node": [here.get_node_id()], "replica": [here.get_actor_id()]}
-        return pa.table({**told, "reasons": pa.array([reasons], pa.list_(pa.string()))})
-
-    def _score(self, shard: int, encoded: pa.Table, encode_failures: dict[int, str]) -> pa.Table:
-        orders = 2 if self._swap else 1
-
-        def compute(start: int, stop: int) -> pa.Table:
-            rows = rows_between(encoded, start, stop, orders)
-            return score_table(rows, self._scorer.score(rows), self._swap)
-
-        count = encoded.num_rows // orders
-        parts, failed = compute_rows(count, compute, self._reporter.rows(shard, count))
-        scores = pa.concat_tables(parts or [score_table(encoded.slice(0, 0), np.empty((0, 3)), self._swap)])
-        return with_failed(scores, encode_failures | _by_row(encoded, failed))
-
-
-def _to_bytes(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue().to_pybytes()
-
-
-def _from_bytes(cell: pa.LargeBinaryScalar) -> pa.Table:
-    return pa.ipc.open_stream(cell.as_buffer()).read_all()
 
 
 class _sentences:

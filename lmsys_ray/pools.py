@@ -44,7 +44,7 @@ class Pool:
     """What each reserves."""
     gpus: float = 0
     encoders: int | None = None
-    """How many tasks encode for them at once; none: as many as find room."""
+    """How many tasks encode for them at once; none: as many as find room. With 0 the actors encode for themselves."""
 
     def in_flight(self, items: int) -> int:
         """Returns how many of `items` an actor is handed at once: the one it works on, and the next where many are.
@@ -68,7 +68,7 @@ def pool(settings: LlamaSettings | LightGBMSettings, shards: int, cluster: Resou
         return Pool(max(1, min(shards, workers)), _ACTOR_CPUS, encoders=encoders)
     if not on_gpus(settings, cluster):
         replicas = 1 if settings.replicas == "auto" else min(shards, settings.replicas)
-        return Pool(replicas, _ACTOR_CPUS, encoders=encoders)
+        return Pool(replicas, _ACTOR_CPUS, encoders=0)
     if not cluster.grows:
         _check_room(settings, cluster.gpus)
     most = settings.max_replicas if cluster.grows else int(cluster.gpus // settings.gpus_per_replica)

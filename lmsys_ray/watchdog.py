@@ -43,7 +43,7 @@ class Reporter:
             task = Task(self._member, self._step, shard, start, stop)
             deaths = self._begin(task, tolerated_deaths(start, stop, count, self._most_deaths))
             if deaths:
-                raise UnscorableError(f"{deaths} processes died or hung at it (members.{self._member}, {self._step})")
+                raise UnscorableError(f"{_processes(deaths)} died or hung at it (members.{self._member}, {self._step})")
             with self._until_end(task):
                 yield
 
@@ -56,7 +56,7 @@ class Reporter:
         deaths = self._begin(task, self._most_deaths)
         if deaths:
             raise RunError(
-                f"{deaths} processes died or hung while they loaded the model, perhaps for want of memory; set "
+                f"{_processes(deaths)} died or hung while loading the model, perhaps for want of memory; set "
                 "quantization, give a replica more GPUs, or run fewer replicas on a machine"
             )
         with self._until_end(task):
@@ -138,6 +138,10 @@ class Watchdog:
             return
         if killed:
             self._say(f"{attempt.task}: {attempt.worker.process} took more than {self._seconds:g} s, so it was ended")
+
+
+def _processes(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"
 
 
 @ray.remote(num_cpus=0, max_retries=0)

@@ -12,6 +12,7 @@ import pytest
 from tests.faults.jobs import (
     finish,
     make_lightgbm,
+    make_llama,
     scored_files,
     start,
     submission,
@@ -40,7 +41,7 @@ def actors(pid: int) -> list[int]:
             session = int((folder / "stat").read_text().rpartition(")")[2].split()[3])
         except (OSError, ValueError):
             continue
-        if session == pid and "MapWorker" in title and "_ShardScorer" in title:
+        if session == pid and "MapWorker" in title and "ShardScorer" in title:
             found.append(int(folder.name))
     return found
 
@@ -65,6 +66,16 @@ def test_row_that_kills_is_found_and_named_and_the_rest_is_scored(tmp_path: Path
     assert code == 0, said
     assert "nothing to score" in said
     assert len(rejects(tmp_path)) == 1
+
+
+def test_row_that_kills_a_replica_while_it_encodes_is_named_and_the_rest_is_scored(tmp_path: Path) -> None:
+    write_input(tmp_path / "in.csv", 16, {5: "this row KILLS-ENCODE"})
+    write_settings(tmp_path, {"llama": make_llama(tmp_path) | {"device": "cpu"}}, max_deaths=1)
+    code, said = finish(tmp_path, "--strict", poisoned=True)
+    assert code == 3, said
+    (reject,) = rejects(tmp_path)
+    assert reject["reason"] == "1 process died or hung at it (members.llama, encode)"
+    assert "rows: 16 read, 15 scored, 1 rejected" in said
 
 
 def test_actor_that_hangs_is_ended_and_its_shard_scored(tmp_path: Path, lightgbm: dict) -> None:

@@ -17,12 +17,16 @@ if any(argument.endswith("default_worker.py") for argument in sys.orig_argv):
     EATEN_AT_ONCE = 64 << 20
     make_scorer, make_encoder = members.make_scorer, members.make_encoder
 
+    def prompts(rows):  # type: ignore[no-untyped-def]
+        """A Llama member's encoded rows have none."""
+        return " ".join(rows["prompt"].to_pylist()) if "prompt" in rows.column_names else ""
+
     def die_at(word, rows):  # type: ignore[no-untyped-def]
-        if word in " ".join(rows["prompt"].to_pylist()):
+        if word in prompts(rows):
             os.kill(os.getpid(), signal.SIGKILL)
 
     def eat(rows):  # type: ignore[no-untyped-def]
-        wanted = " ".join(rows["prompt"].to_pylist()).count("EATS-MEMORY") * int(os.environ.get("EATEN_BYTES", "0"))
+        wanted = prompts(rows).count("EATS-MEMORY") * int(os.environ.get("EATEN_BYTES", "0"))
         eaten = []
         while wanted > len(eaten) * EATEN_AT_ONCE:
             eaten.append(b"x" * EATEN_AT_ONCE)
@@ -46,7 +50,7 @@ if any(argument.endswith("default_worker.py") for argument in sys.orig_argv):
             die_at("KILLS-SCORE", rows)
             eat(rows)
             flag = Path(os.environ["HANG_FLAG"])
-            if "HANGS-ONCE" in " ".join(rows["prompt"].to_pylist()) and not flag.exists():
+            if "HANGS-ONCE" in prompts(rows) and not flag.exists():
                 flag.touch()
                 os.kill(os.getpid(), signal.SIGSTOP)
             return score(rows)
