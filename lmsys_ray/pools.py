@@ -16,11 +16,15 @@ cores, in seconds until a first shard and of the whole pass, by how many may enc
     two                                 7.4,  8.3        8.4 and 9.2,               6.3
     one                                 6.8,  7.4        9.3 and 9.2,               6.0    half the cores: kept
 
+A Llama replica on a CPU encodes for itself: 2,000 rows take it a second of some 800, and an idle process of Ray takes
+1 % of a core, for it wakes a hundred times a second, as well as the memory of everything it imports.
+
 Computed for 16 and 128 replicas, one of which is half as fast, and gaps of 2 % of an item's time: with 6 items for each
 replica one ahead costs up to a sixth of the time, with 24 between nothing and 4 %, and from 49 on it gains 0 to 3 %.
 """
 
 from dataclasses import dataclass
+from math import floor
 
 from lmsys_ray.cluster import Resources
 from lmsys_ray.config import LightGBMSettings, LlamaSettings
@@ -29,6 +33,8 @@ from lmsys_ray.errors import RunError
 _ACTOR_CPUS = 0.5
 """Of an actor without a GPU; on two CPUs two such leave room for the tasks that read and encode."""
 
+_BESIDE = 0.75
+"""For each LightGBM actor: what it reserves, with a task that encodes for it."""
 
 _MANY_ITEMS = 24
 """For each actor: a last item that waits behind another costs little then."""
@@ -57,7 +63,10 @@ class Pool:
 def pool(settings: LlamaSettings | LightGBMSettings, shards: int, cluster: Resources) -> Pool:
     """Returns the pool of a pass over `shards` shards.
 
-    GPU actors reserve no CPU, and CPU actors half of the CPUs at most, so that reading and encoding always find room.
+    GPU actors reserve no CPU, and LightGBM's half of the CPUs at most, so that reading and encoding always find room.
+    Llama replicas on the CPUs of a machine alone reserve what LightGBM's pass beside them leaves: Ray keeps as many
+    idle processes as there are whole CPUs that nobody has reserved.
+
     Where nodes may join, more replicas are asked for than there are GPUs: each starts as soon as a GPU is there.
 
     Raises `RunError` for more GPUs than this machine has, where Ray runs on it alone.
@@ -68,7 +77,8 @@ def pool(settings: LlamaSettings | LightGBMSettings, shards: int, cluster: Resou
         return Pool(max(1, min(shards, workers)), _ACTOR_CPUS, encoders=encoders)
     if not on_gpus(settings, cluster):
         replicas = 1 if settings.replicas == "auto" else min(shards, settings.replicas)
-        return Pool(replicas, _ACTOR_CPUS, encoders=0)
+        room = floor(100 * (cluster.cpus - _BESIDE * max(1, cluster.cpus // 2)) / replicas) / 100
+        return Pool(replicas, _ACTOR_CPUS if cluster.grows else room, encoders=0)
     if not cluster.grows:
         _check_room(settings, cluster.gpus)
     most = settings.max_replicas if cluster.grows else int(cluster.gpus // settings.gpus_per_replica)
