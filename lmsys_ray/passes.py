@@ -17,14 +17,13 @@ from ray.exceptions import RayError, RayTaskError
 from lmsys_ray.config import Settings
 from lmsys_ray.conversations import CellForm
 from lmsys_ray.errors import RunError
-from lmsys_ray.pools import Pool
+from lmsys_ray.pools import ENCODE_CPUS, Pool
 from lmsys_ray.readers import BEGINNING, Start, read_rows
 from lmsys_ray.run import RunDirectory
 from lmsys_ray.shard_scorer import ShardScorer, Work, encode_shard
 from lmsys_ray.watchdog import Watchdog
 
 _MOST_BLOCKS = 2000
-_ENCODE_CPUS = 0.25
 _READ_BLOCK_BYTES = 16 << 20
 
 
@@ -78,7 +77,7 @@ class FileRows:
         dataset.context.execution_options.preserve_order = True
         dataset.context.target_max_block_size = _READ_BLOCK_BYTES
         reading = partial(_read, form=self.form, limit=self.limit)
-        dataset = dataset.map_batches(reading, batch_size=1, batch_format="pyarrow", num_cpus=_ENCODE_CPUS)
+        dataset = dataset.map_batches(reading, batch_size=1, batch_format="pyarrow", num_cpus=ENCODE_CPUS)
         left = self.limit
         with _sentences():
             for block in cast(Iterator[pa.Table], dataset.iter_batches(batch_size=None, batch_format="pyarrow")):
@@ -116,8 +115,14 @@ def run_pass(
     if not shards:
         return
     member = settings.members[name]
-    ledger, most_deaths = watchdog.ledger, settings.max_deaths
-    work = Work(str(run.path), name, member.model_dump_json(), settings.cells, ledger, most_deaths)
+    work = Work(
+        run=str(run.path),
+        name=name,
+        member=member.model_dump_json(),
+        cells=settings.cells,
+        ledger=watchdog.ledger,
+        max_deaths=settings.max_deaths,
+    )
     items = [{"shard": shard} for shard in shards]
     encode = partial(encode_shard, work=work)
     for row in dispatch(items, encode, ShardScorer, {"work": work}, pool):
@@ -148,7 +153,7 @@ def dispatch(
     dataset.context.target_max_block_size = 1  # What is encoded leaves item by item, however many share a task.
     if pool.encoders != 0:
         tasks = ray.data.TaskPoolStrategy(size=pool.encoders)
-        dataset = dataset.map_batches(encode, num_cpus=_ENCODE_CPUS, compute=tasks, **one_item)
+        dataset = dataset.map_batches(encode, num_cpus=ENCODE_CPUS, compute=tasks, **one_item)
     in_flight = pool.in_flight(len(items))
     actors = ray.data.ActorPoolStrategy(
         size=pool.size,

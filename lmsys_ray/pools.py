@@ -33,8 +33,8 @@ from lmsys_ray.errors import RunError
 _ACTOR_CPUS = 0.5
 """Of an actor without a GPU; on two CPUs two such leave room for the tasks that read and encode."""
 
-_BESIDE = 0.75
-"""For each LightGBM actor: what it reserves, with a task that encodes for it."""
+ENCODE_CPUS = 0.25
+"""Of a task that reads or encodes."""
 
 _MANY_ITEMS = 24
 """For each actor: a last item that waits behind another costs little then."""
@@ -71,14 +71,15 @@ def pool(settings: LlamaSettings | LightGBMSettings, shards: int, cluster: Resou
 
     Raises `RunError` for more GPUs than this machine has, where Ray runs on it alone.
     """
-    encoders = None if cluster.grows else max(1, cluster.cpus // 2)
+    half = max(1, cluster.cpus // 2)
+    encoders = None if cluster.grows else half
     if isinstance(settings, LightGBMSettings):
-        workers = cluster.cpus // 2 if settings.workers == "auto" else settings.workers
-        return Pool(max(1, min(shards, workers)), _ACTOR_CPUS, encoders=encoders)
+        workers = half if settings.workers == "auto" else settings.workers
+        return Pool(min(shards, workers), _ACTOR_CPUS, encoders=encoders)
     if not on_gpus(settings, cluster):
         replicas = 1 if settings.replicas == "auto" else min(shards, settings.replicas)
-        room = floor(100 * (cluster.cpus - _BESIDE * max(1, cluster.cpus // 2)) / replicas) / 100
-        return Pool(replicas, _ACTOR_CPUS if cluster.grows else room, encoders=0)
+        room = cluster.cpus - half * (_ACTOR_CPUS + ENCODE_CPUS)
+        return Pool(replicas, _ACTOR_CPUS if cluster.grows else floor(100 * room / replicas) / 100, encoders=0)
     if not cluster.grows:
         _check_room(settings, cluster.gpus)
     most = settings.max_replicas if cluster.grows else int(cluster.gpus // settings.gpus_per_replica)

@@ -54,6 +54,13 @@ class Work:
 def encode_shard(batch: pa.Table, work: Work) -> pa.Table:
     """Reads and encodes one shard. It travels as one cell, so that no splitting of blocks can cut it in two."""
     shard = batch["shard"][0].as_py()
+    encoded, failed = _encoded(shard, work)
+    cell = pa.array([_to_bytes(encoded)], pa.large_binary())
+    return pa.table({"shard": [shard], "encoded": cell, "failed": [json.dumps(failed)]})
+
+
+def _encoded(shard: int, work: Work) -> tuple[pa.Table, dict[int, str]]:
+    """Returns a shard's encoded rows, and by their number in the run why rows could not be encoded."""
     conversations = scorable(read_table(RunDirectory(work.run).shard(shard)))
     encode, orders = _encoder(work.member, work.cells)
     parts, failed = compute_rows(
@@ -61,9 +68,7 @@ def encode_shard(batch: pa.Table, work: Work) -> pa.Table:
         lambda start, stop: encode(conversations.slice(start, stop - start)),
         work.reporter("encode").rows(shard, conversations.num_rows),
     )
-    encoded = merged(parts or [encode(conversations.slice(0, 0))], orders)
-    cell = pa.array([_to_bytes(encoded)], pa.large_binary())
-    return pa.table({"shard": [shard], "encoded": cell, "failed": [json.dumps(_by_row(conversations, failed))]})
+    return merged(parts or [encode(conversations.slice(0, 0))], orders), _by_row(conversations, failed)
 
 
 def _by_row(rows: pa.Table, failed: Mapping[int, str]) -> dict[int, str]:
@@ -114,11 +119,12 @@ class ShardScorer:
         try:
             scores = read_table(path)  # There where an actor died between writing it and saying so.
         except DamagedError:
-            if "encoded" not in batch.column_names:
+            if "encoded" in batch.column_names:
+                encoded = _from_bytes(batch["encoded"][0])
+                encode_failures = {int(row): why for row, why in json.loads(batch["failed"][0].as_py()).items()}
+            else:
                 with self._encoding:
-                    batch = encode_shard(batch, self._work)
-            encode_failures = {int(row): why for row, why in json.loads(batch["failed"][0].as_py()).items()}
-            encoded = _from_bytes(batch["encoded"][0])
+                    encoded, encode_failures = _encoded(shard, self._work)
             with self._turn:
                 began = time.perf_counter()
                 self._scorer.usage = usage
