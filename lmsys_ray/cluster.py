@@ -19,16 +19,18 @@ _LAUNCHED = Path("~/ray_bootstrap_config.yaml")
 """Where `ray up` leaves the cluster file on the head, on which submitted jobs run their drivers."""
 
 
-_NOBODY_READS = {
+_ALONE = {
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
     "LOG_NAME_UPDATE_INTERVAL_S": "3600",
     "REPORTER_UPDATE_INTERVAL_MS": "3600000",
     "RAY_enable_metrics_collection": "0",
     "RAY_task_events_report_interval_ms": "0",
+    "RAY_worker_niceness": "0",
 }
-"""Keeps Ray on this machine alone from looking for new log files ten times a second, to send on what they say, and from
-gathering processes' memory, metrics and the history of tasks. That took 2 % of a core, and has no reader where there is
-no dashboard and no other node."""
+"""For Ray on this machine alone. It does not look for new log files ten times a second, to send on what they say, nor
+gather processes' memory, metrics and the history of tasks: that took 2 % of a core, and has no reader where there is no
+dashboard and no other node. Workers, which compute, have the claim of any process, not a thirtieth (see `priorities`).
+"""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def ray_cluster() -> Iterator[Resources]:
         # Ray 2.60 prints, at its level ERROR, a warning for every actor pool of Ray Data that no caller can avoid.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         if not submitted:
-            for name, value in _NOBODY_READS.items():
+            for name, value in _ALONE.items():
                 os.environ.setdefault(name, value)
         with _native_output_held(), _sigterm_kept():
             ray.init(

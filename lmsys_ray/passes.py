@@ -18,6 +18,7 @@ from lmsys_ray.config import Settings
 from lmsys_ray.conversations import CellForm
 from lmsys_ray.errors import RunError
 from lmsys_ray.pools import ENCODE_CPUS, Pool
+from lmsys_ray.priorities import helpers_stand_back
 from lmsys_ray.readers import BEGINNING, Start, read_rows
 from lmsys_ray.run import RunDirectory
 from lmsys_ray.shard_scorer import ShardScorer, Work, encode_shard
@@ -125,7 +126,9 @@ def run_pass(
     )
     items = [{"shard": shard} for shard in shards]
     encode = partial(encode_shard, work=work)
-    for row in dispatch(items, encode, ShardScorer, {"work": work}, pool):
+    for number, row in enumerate(dispatch(items, encode, ShardScorer, {"work": work}, pool)):
+        if number == 0 and pool.whole_machine:
+            helpers_stand_back(watchdog.ledger)  # Not sooner, since start-up is theirs too.
         yield ScoredShard(name, **row)
 
 

@@ -51,6 +51,8 @@ class Pool:
     gpus: float = 0
     encoders: int | None = None
     """How many tasks encode for them at once; none: as many as find room. With 0 the actors encode for themselves."""
+    whole_machine: bool = False
+    """Whether they compute on all cores of a machine alone, so that every other process takes time from them."""
 
     def in_flight(self, items: int) -> int:
         """Returns how many of `items` an actor is handed at once: the one it works on, and the next where many are.
@@ -78,8 +80,10 @@ def pool(settings: LlamaSettings | LightGBMSettings, shards: int, cluster: Resou
         return Pool(min(shards, workers), _ACTOR_CPUS, encoders=encoders)
     if not on_gpus(settings, cluster):
         replicas = 1 if settings.replicas == "auto" else min(shards, settings.replicas)
+        if cluster.grows:
+            return Pool(replicas, _ACTOR_CPUS, encoders=0)
         room = cluster.cpus - half * (_ACTOR_CPUS + ENCODE_CPUS)
-        return Pool(replicas, _ACTOR_CPUS if cluster.grows else floor(100 * room / replicas) / 100, encoders=0)
+        return Pool(replicas, floor(100 * room / replicas) / 100, encoders=0, whole_machine=True)
     if not cluster.grows:
         _check_room(settings, cluster.gpus)
     most = settings.max_replicas if cluster.grows else int(cluster.gpus // settings.gpus_per_replica)
