@@ -24,7 +24,8 @@ blocks of queries (see `query_blocks`), and rotary positions in place. Tried aga
 one thread: gate, up, SiLU and the multiplication 14.6 ms as it is, of which the two products take 13.9; SiLU inside the
 product 14.5 ms, both inside 15.2; down and the residual 7.04 ms, inside 7.23; packs of 384 to 2,048 tokens are as fast
 as each other. There products take 89 % of the time, those of attention among them, and the rest is all that compiling
-could touch, at the price of a C++ compiler on every machine.
+could touch, at the price of a C++ compiler on every machine. What follows attention in blocks of 512, 256 or 192 tokens
+of a micro-batch is 1, 6 or 4 % slower on two cores (Zen 4), though by itself, beside no attention, it is 5 % faster.
 """
 
 import torch
