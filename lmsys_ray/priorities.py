@@ -32,10 +32,8 @@ def helpers_stand_back(ledger: Any) -> None:
     stand_back(but=os.getpid())
     # Those that have names on a cluster of this driver's own are Ray Data's.
     named = [ray.get_actor(**actor) for actor in list_named_actors(all_namespaces=True)]
-    for actor in [*named, ledger]:
-        actor.__ray_call__.remote(
-            lambda _: stand_back()
-        )  # Nobody waits for it: the pass goes on whatever becomes of it.
+    for actor in [*named, ledger]:  # Nobody waits for them: the pass goes on whatever becomes of it.
+        actor.__ray_call__.remote(lambda _: stand_back())
 
 
 def stand_back(but: int | None = None) -> None:

@@ -64,12 +64,17 @@ def environment(folder: Path, poisoned: bool = False) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path), "HANG_FLAG": str(folder / "hang.flag")}
 
 
-def start(folder: Path, *arguments: str, poisoned: bool = False) -> subprocess.Popen[str]:
-    """Starts the job of `write_settings` in a process group of its own, so that all of it can be ended."""
+def start(
+    folder: Path, *arguments: str, poisoned: bool = False, variables: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """Starts the job of `write_settings` in a process group of its own, so that all of it can be ended.
+
+    `variables` come on top of its environment.
+    """
     return subprocess.Popen(
         command(*arguments),
         cwd=folder,
-        env=environment(folder, poisoned),
+        env={**environment(folder, poisoned), **(variables or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.faults.jobs import ROOT, command, environment, make_llama, scored_files, write_input, write_settings
+from tests.faults.jobs import ROOT, make_llama, scored_files, start, write_input, write_settings
 
 GATED = Path(__file__).parent / "gated"
 
@@ -33,20 +33,8 @@ def test_helpers_stand_back_once_a_shard_is_scored_and_a_replica_goes_first(tmp_
     write_input(tmp_path / "in.csv", 24)
     write_settings(tmp_path, {"llama": make_llama(tmp_path) | {"device": "cpu"}}, shard_rows=8)
     (tmp_path / "gate").mkdir()
-    job = subprocess.Popen(
-        command(),
-        cwd=tmp_path,
-        env={
-            **environment(tmp_path),
-            "PYTHONPATH": f"{GATED}:{ROOT}",
-            "GATE": str(tmp_path / "gate"),
-            "FREE_SHARDS": "1",
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    gated = {"PYTHONPATH": f"{GATED}:{ROOT}", "GATE": str(tmp_path / "gate"), "FREE_SHARDS": "1"}
+    job = start(tmp_path, variables=gated)
     until(lambda: len(scored_files(tmp_path)) == 1)
     processes = {name(process): process for process in psutil.Process(job.pid).children(recursive=True)}
     replica = next(process for title, process in processes.items() if "ShardScorer" in title)
