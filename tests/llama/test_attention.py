@@ -11,7 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModelForSequenceClassification, Gemma2Config, MistralConfig, PreTrainedModel
 
 from lmsys_ray.errors import RunError
-from lmsys_ray.members.llama import attention, query_blocks, row_attention
+from lmsys_ray.members.llama import attention, devices, query_blocks, row_attention
 from tests import tiny_llama
 
 CPU = torch.device("cpu")
@@ -152,8 +152,16 @@ def test_layout_restarts_positions_and_accumulates_lengths(lengths: list[int]) -
     assert made.lengths == tuple(lengths)
 
 
+@pytest.fixture(params=["MKL", "oneDNN"])
+def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to multiply, whatever the processor of this machine."""
+    monkeypatch.setattr(devices, "mkl_is_fast", lambda: request.param == "MKL")
+    return str(request.param)
+
+
 @pytest.mark.parametrize(("heads", "kv_heads"), [(9, 3), (4, 4), (6, 1)])
 @pytest.mark.parametrize("tokens", [120, 127, 128, 129, 256, 257, 703, 2048])
+@pytest.mark.usefixtures("products")
 def test_blocks_of_queries_see_what_each_query_sees(heads: int, kv_heads: int, tokens: int) -> None:
     torch.manual_seed(0)
     query, key, value = (torch.randn(tokens, count, 32) for count in (heads, kv_heads, kv_heads))
@@ -166,6 +174,7 @@ def test_blocks_of_queries_see_what_each_query_sees(heads: int, kv_heads: int, t
 
 
 @pytest.mark.parametrize("tokens", [40, 150, 300, 1200])
+@pytest.mark.usefixtures("products")
 def test_a_row_sees_what_it_shares_with_the_rows_before_it(tokens: int) -> None:
     torch.manual_seed(0)
     query, key, value = (torch.randn(tokens, count, 32) for count in (6, 2, 2))

@@ -22,6 +22,16 @@ def test_replicas_share_the_cores(
     assert devices.share_of_cores(threads, replicas) == expected  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("vendor", "family", "expected"),
+    [("AuthenticAMD", 26, True), ("AuthenticAMD", 25, False), ("GenuineIntel", 26, False)],
+)
+def test_a_processor_wider_than_mkl_is_known_by_its_family(vendor: str, family: int, expected: bool) -> None:
+    described = f"processor\t: 0\nvendor_id\t: {vendor}\ncpu family\t: {family}\nmodel\t\t: 17\n\n"
+    assert devices.wider_than_mkl(described * 2) == expected
+    assert not devices.wider_than_mkl("")
+
+
 @given(st.integers(1, 100_000))
 def test_the_budget_is_the_largest_tried_that_fits(room: int) -> None:
     tried: list[int] = []

@@ -1,7 +1,10 @@
 """Which device, number type and quantization a replica uses, and how many cores."""
 
 import os
+import re
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
@@ -11,13 +14,15 @@ from lmsys_ray.errors import UsageError
 Quantization = Literal["none", "int8", "nf4", "int8_dynamic", "fp8", "stored"]
 """`int8` and `nf4` are bitsandbytes'; `stored`: the checkpoint itself is quantized."""
 
-CPU_BATCH_TOKENS = 1024
+CPU_BATCH_TOKENS = 2048
 """Budget of a micro-batch without a GPU; see `prepacked` for what was tried."""
 
 MOST_BATCH_TOKENS = 16384
 """Above this a GPU's matrix products get no faster (an 8-billion-parameter model keeps an H100 busy for 0.3 s)."""
 
 _LEAST_BATCH_TOKENS = 512
+
+_FAMILY_OF_ZEN_5 = 26
 
 # Weights may take this share of the memory; activations of a micro-batch and the libraries need the rest.
 _WEIGHT_SHARE = 0.8
@@ -30,6 +35,23 @@ def use_cores(threads: int) -> None:
     Ray sets OMP_NUM_THREADS to the CPUs that an actor reserves, which is 1 or none for the one that holds the model.
     """
     torch.set_num_threads(threads)
+
+
+@cache
+def mkl_is_fast() -> bool:
+    """Returns whether MKL, by which PyTorch multiplies float32 matrices, gets out of this processor what is in it."""
+    path = Path("/proc/cpuinfo")
+    processor = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return torch.backends.mkl.is_available() and not wider_than_mkl(processor)
+
+
+def wider_than_mkl(processor: str) -> bool:
+    """Returns whether a processor, as Linux describes it, has vectors wider than MKL uses there.
+
+    For AMD's processors MKL has kernels of 256 bits alone; from Zen 5 (family 26) on they compute on 512.
+    """
+    family = re.search(r"^vendor_id\s*: AuthenticAMD\ncpu family\s*: (\d+)$", processor, re.MULTILINE)
+    return family is not None and int(family[1]) >= _FAMILY_OF_ZEN_5
 
 
 def share_of_cores(threads: int | Literal["auto"], replicas: int | Literal["auto"]) -> int:

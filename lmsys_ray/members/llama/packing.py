@@ -13,8 +13,9 @@ import numpy as np
 
 Padding = Literal["none", "longest", "max_length"]
 
-_EVEN_COUNTS = 4
-"""Even micro-batches come in multiples of this, so that the few of a small job divide between 2 or 4 cores."""
+_LEAST_EVEN, _MOST_EVEN = 4, 16
+"""Even micro-batches are as many as a power of two from the first of these to the second, or a multiple of that, so
+that the few of a shard divide between 2, 4, 8 or 16 cores."""
 
 _LEAST_TOKENS = 256
 """Of an even micro-batch on average; below, matrix products are slower by more than an idle core costs."""
@@ -45,14 +46,14 @@ def plan_evenly(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
     order = np.argsort(-lengths, kind="stable")
     tokens = int(lengths.sum())
     count = -(-tokens // batch_tokens)
-    count = max(count, min(_round_up(count, _EVEN_COUNTS), tokens // _LEAST_TOKENS))
+    count = max(count, min(_even(count), tokens // _LEAST_TOKENS))
     while True:
         loads, batches = _level(order, lengths, min(count, len(order)))
         too_full = any(load > batch_tokens and len(batch) > 1 for load, batch in zip(loads, batches, strict=True))
         if not too_full:
             heaviest = sorted(range(len(batches)), key=lambda place: -loads[place])
             return [np.array(batches[place]) for place in heaviest]
-        count = _round_up(count + 1 + count // 50, _EVEN_COUNTS)
+        count = _even(count + 1 + count // 50)
 
 
 def slots(lengths: np.ndarray, padding: Padding, max_length: int) -> int:
@@ -103,5 +104,7 @@ def _level(order: np.ndarray, lengths: np.ndarray, count: int) -> tuple[list[int
     return loads, batches
 
 
-def _round_up(number: int, multiple: int) -> int:
-    return -(-number // multiple) * multiple
+def _even(count: int) -> int:
+    if count > _MOST_EVEN:
+        return -(-count // _MOST_EVEN) * _MOST_EVEN
+    return max(_LEAST_EVEN, 1 << (count - 1).bit_length())

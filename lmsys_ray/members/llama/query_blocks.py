@@ -1,34 +1,35 @@
 """Causal attention of one row on a CPU, in float32, a block of queries after another.
 
-PyTorch's own kernel takes its small products from MKL, which uses half the width of AVX-512 on processors of AMD. Here
-oneDNN multiplies, as in `prepacked`: all queries of a block that read the same keys with all keys that they see.
-Milliseconds of a row of 9 heads of 64, 3 of them for keys, on one thread of an AMD EPYC (Zen 5):
+A block sees the keys up to its own last token, so that little is computed in vain; heads that share keys are one
+product. MKL multiplies, or oneDNN where that is faster (see `onednn_blocks`). Milliseconds of a row of 9 heads of 64, 3
+of them for keys, on each of two threads of an AMD EPYC (Zen 4):
 
-    tokens                                     64     128     200     330     512   1,024   2,048
-    PyTorch's kernel                         0.13    0.45    1.07    2.81    6.21    17.7      59
-    these blocks, by torch.bmm (MKL)         0.14    0.36    0.75    1.74    4.37    17.7      62
-    these blocks, of 64 queries              0.18    0.40    0.74    1.51    2.88     9.3      34
-    of 128                                   0.17    0.35    0.69    1.36    2.62    11.2      37    kept
-    of 256                                   0.17    0.35    0.72    2.92    4.17    13.7      40
+    tokens                                     64     128     200     334     512   1,024   2,048
+    PyTorch's kernel                         0.22    0.62    1.43    4.00    8.36    22.9      78
+    by oneDNN, blocks of 128                 0.63    1.02    2.00    3.92    7.43    21.3      74
+    these blocks, of 128 queries             0.23    0.67    1.29    3.16    6.77    20.4      82
+    of 64                                    0.22    0.56    1.14    2.72    5.92    19.2      76
+    of 48                                    0.24    0.55    1.16    2.67    5.73    18.8      74    kept
+    of 32                                    0.23    0.56    1.18    2.77    5.73    19.1      74
+    of 64, keys repeated for every head      0.25    0.61    1.26    3.02    6.57    20.9      85
 """
 
 from functools import cache
 
 import torch
 
+from lmsys_ray.members.llama import devices, onednn_blocks
+
 LEAST_TOKENS = 120
-"""Of a row; shorter ones gain nothing."""
+"""Of a row; shorter ones gain little."""
 
-_BLOCK = 128
-
-_STEP = 16
-"""Sizes of products are multiples of this: oneDNN builds a kernel for each new size, which takes 0.4 ms."""
+_BLOCK = 48
 
 
 def gains(query: torch.Tensor, key: torch.Tensor) -> bool:
     """Returns whether `attend` is faster than PyTorch's own kernel for query [tokens, ...] and key [seen, ...]."""
     in_float32 = query.device.type == "cpu" and query.dtype == torch.float32 and torch.backends.mkldnn.is_available()
-    return in_float32 and len(query) >= _STEP and len(key) >= LEAST_TOKENS
+    return in_float32 and len(query) >= onednn_blocks.STEP and len(key) >= LEAST_TOKENS
 
 
 def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, attended: torch.Tensor) -> None:
@@ -36,44 +37,29 @@ def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling:
 
     Takes key and value [seen, kv_heads, dim], and writes to `attended`, as query.
     """
+    by = attend_by_mkl if devices.mkl_is_fast() else onednn_blocks.attend
+    by(query, key, value, scaling, attended)
+
+
+def attend_by_mkl(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, attended: torch.Tensor
+) -> None:
+    """As `attend`."""
     kv_heads, before = key.shape[1], len(key) - len(query)
-    keys, values = _padded(key.transpose(0, 1)), _padded(value.transpose(0, 1)).mT.contiguous()
+    keys, values = key.permute(1, 2, 0), value.transpose(0, 1)
     by_group, target = (tensor.unflatten(1, (kv_heads, -1)).transpose(0, 1) for tensor in (query, attended))
-    for first in range(0, len(query), _BLOCK):
-        last = min(first + _BLOCK, len(query))
-        begin = max(0, last - _round_up(last - first))  # the last block computes a few queries of the one before again
-        start, visible = before + begin, _round_up(before + last)
-        for group in range(kv_heads):
-            queries = by_group[group, begin:last].transpose(0, 1).flatten(0, 1)  # [heads * tokens, dim]
-            scores = _product(queries if scaling == 1 else queries * scaling, keys[group, :visible])
-            scores.unflatten(0, (-1, last - begin))[..., start:].add_(_future(last - begin, visible - start))
-            weights = torch.softmax(scores, dim=-1)
-            found = _product(weights, values[group, :, :visible].contiguous())
-            target[group, begin:last].copy_(found.unflatten(0, (-1, last - begin)).transpose(0, 1))
-
-
-def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Returns [rows, columns] of left [rows, inner] and right [columns, inner]; `right` must be contiguous.
-
-    oneDNN multiplies other layouts by a reference implementation, a thousand times slower.
-    """
-    return torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
-
-
-def _padded(tensor: torch.Tensor) -> torch.Tensor:
-    """Returns [kv_heads, tokens, dim] with zeros behind, up to the next step: what no query sees."""
-    heads, tokens, dim = tensor.shape
-    padded = tensor.new_zeros(heads, _round_up(tokens), dim)
-    padded[:, :tokens] = tensor
-    return padded
-
-
-def _round_up(tokens: int) -> int:
-    return -(-tokens // _STEP) * _STEP
+    for start in range(0, len(query), _BLOCK):
+        end = min(start + _BLOCK, len(query))
+        tokens, visible = end - start, before + end
+        queries = by_group[:, start:end].flatten(1, 2)  # [kv_heads, tokens * heads of each, dim]
+        scores = torch.bmm(queries if scaling == 1 else queries * scaling, keys[..., :visible])
+        scores[..., before + start :].add_(_future(tokens, queries.shape[1] // tokens))
+        found = torch.bmm(torch.softmax(scores, dim=-1), values[:, :visible])
+        target[:, start:end].copy_(found.unflatten(1, (tokens, -1)))
 
 
 @cache
-def _future(tokens: int, seen: int) -> torch.Tensor:
-    """Minus infinity [tokens, seen] where the second token comes after the first, else 0."""
+def _future(tokens: int, heads: int) -> torch.Tensor:
+    """Minus infinity [tokens * heads, tokens] where the second token comes after the first, else 0."""
     with torch.inference_mode(False):
-        return torch.full((tokens, seen), float("-inf")).triu(1)
+        return torch.full((tokens, tokens), float("-inf")).triu(1).repeat_interleave(heads, dim=0)
