@@ -40,7 +40,9 @@ def test_even_micro_batches_hold_every_row_once_within_the_budget(lengths: np.nd
 
 
 @pytest.mark.parametrize(
-    ("rows", "cores"), [(16, 2), (16, 4), (64, 2), (64, 4), (64, 8), (64, 16), (128, 16), (400, 16)]
+    ("rows", "cores"),
+    # Three rows to a micro-batch, as of 48 rows on 16 cores, cannot be levelled so well.
+    [(16, 2), (16, 4), (48, 2), (48, 4), (48, 8), *((n, cores) for n in (64, 128, 400) for cores in (2, 4, 8, 16))],
 )
 def test_even_micro_batches_keep_cores_busy_to_the_end(rows: int, cores: int) -> None:
     lengths = np.minimum(np.random.default_rng(0).lognormal(5.6, 0.6, rows).astype(int) + 8, 512)

@@ -11,7 +11,7 @@ the products' own speed in the same round (100 GFLOP/s):
     transformers' layers, these products, packs of 4,096 tokens     353    79 %
     the same, packs of 1,024                                        361    80 %
     `decoder`, packs of 512                                         368    82 %
-    `decoder`, packs of 1,024                                       384    86 %    kept; probabilities move by 2e-7
+    `decoder`, packs of 1,024                                       384    86 %          probabilities move by 2e-7
     `decoder`, packs of 2,048                                       383    85 %    kept, see below
     `decoder`, 1,024, weights in bfloat16                           606            probabilities move by 4e-3
     `decoder`, 1,024, quantization int8_dynamic                     757            probabilities move by 4e-2

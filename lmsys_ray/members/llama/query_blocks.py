@@ -42,11 +42,11 @@ def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling:
 
     Takes key and value [seen, kv_heads, dim], and writes to `attended`, as query.
     """
-    by = attend_by_mkl if devices.mkl_is_fast() else onednn_blocks.attend
+    by = _attend_by_mkl if devices.mkl_is_fast() else onednn_blocks.attend
     by(query, key, value, scaling, attended)
 
 
-def attend_by_mkl(
+def _attend_by_mkl(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, attended: torch.Tensor
 ) -> None:
     """As `attend`."""
