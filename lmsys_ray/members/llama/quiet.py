@@ -23,3 +23,8 @@ def quiet_libraries() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def first_line(error: Exception) -> str:
+    """Returns the first line of an error's text, which is what a sentence can quote of it."""
+    return str(error).strip().partition("\n")[0]
