@@ -4,6 +4,7 @@ A pass is (member, shards that it has not scored). Its shard numbers flow throug
 actors that score (`lmsys_ray.shard_scorer`). The conversations themselves never pass through the driver.
 """
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -47,6 +48,10 @@ class ScoredShard:
     """How long its model computed; reading, encoding and writing are not in it."""
     usage: dict[str, int]
     """The fields of a `Usage`: what its model was given in micro-batches."""
+    facts: dict[str, Any]
+    """What the manifest records of the model as it was loaded there."""
+    notes: list[str]
+    """Sentences about the model as it was loaded that the user should read once."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,7 @@ def run_pass(
     for number, row in enumerate(dispatch(items, encode, ShardScorer, {"work": work}, pool)):
         if number == 0 and pool.whole_machine:
             helpers_stand_back(watchdog.ledger)  # Not sooner, since start-up is theirs too.
-        yield ScoredShard(name, **row)
+        yield ScoredShard(name, **row | {"facts": json.loads(row["facts"])})
 
 
 def dispatch(

@@ -51,6 +51,8 @@ class Report:
     """Rows that ingest took and a member could not score, as they stand in the list of rejects."""
     nodes: dict[str, Counter[str]] = field(default_factory=dict)
     """How many shards each node of the cluster scored in this start, for each member."""
+    models: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What each member's scorer found of its model when it was loaded."""
     idle: dict[str, float] = field(default_factory=dict)
     """The share of the time that a member's replicas were held and did not compute, 0 to 1."""
     deaths: Counter[str] = field(default_factory=Counter)
@@ -87,6 +89,7 @@ class _Start:
         self._began = time.perf_counter()
         self._failed: dict[str, Counter[str]] = {}
         """Why rows failed that each member could not score in this start."""
+        self._said: set[str] = set()
 
     def work(self) -> Report:
         with self._timed("total"):
@@ -100,6 +103,7 @@ class _Start:
         report = self._report
         told = {"seconds": report.seconds, "scored": report.scored, "nodes": report.nodes, "idle": report.idle}
         manifest["last_start"] = {**told, "usage": {name: asdict(used) for name, used in report.usage.items()}}
+        manifest["models"] = {**manifest.get("models", {}), **report.models}
         self._run.write_manifest(manifest)
         return self._report
 
@@ -242,6 +246,17 @@ class _Start:
             report.tokens[shard.member] = report.tokens.get(shard.member, 0) + shard.tokens
             rate += f", {report.tokens[shard.member] / seconds:,.0f} tokens/s"
         self._display.advance(shard.member, shard.rows, rate)
+        self._note(shard)
+
+    def _note(self, shard: ScoredShard) -> None:
+        """Says what is to be known of a member's model, once, and keeps what the manifest records of it."""
+        for note in shard.notes:
+            sentence = f"members.{shard.member}: {note}"
+            if sentence not in self._said:
+                self._said.add(sentence)
+                self._display.say(sentence)
+        if shard.facts:
+            self._report.models[shard.member] = shard.facts
 
     def _check_failed(self, shard: ScoredShard) -> None:
         """Stops a pass whose member fails at more rows than the settings let pass, before it has tried them all."""

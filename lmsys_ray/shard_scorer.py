@@ -135,9 +135,10 @@ class ShardScorer:
         tokens = pc.sum(scores["tokens"]).as_py() or 0 if "tokens" in scores.column_names else 0
         here = ray.get_runtime_context()
         told = {"shard": [shard], "rows": [scores.num_rows - len(reasons)], "tokens": [tokens], "seconds": [seconds]}
-        told["usage"] = [asdict(usage)]
+        told |= {"usage": [asdict(usage)], "facts": [json.dumps(self._scorer.facts)]}
         told |= {"node": [here.get_node_id()], "replica": [here.get_actor_id()]}
-        return pa.table({**told, "reasons": pa.array([reasons], pa.list_(pa.string()))})
+        sentences = {"reasons": reasons, "notes": self._scorer.notes}
+        return pa.table(told | {name: pa.array([texts], pa.list_(pa.string())) for name, texts in sentences.items()})
 
     def _score(self, shard: int, encoded: pa.Table, encode_failures: dict[int, str]) -> pa.Table:
         orders = 2 if self._swap else 1

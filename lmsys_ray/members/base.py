@@ -1,6 +1,6 @@
 """What the pipeline asks of an ensemble member, whatever its kind."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +34,16 @@ class Scorer(Protocol):
 
     usage: Usage
     """What was computed since this was last set to an empty one."""
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences about the model as it was loaded that the user should read once."""
+        ...
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the manifest records of the model as it was loaded, as JSON has it."""
+        ...
 
     def score(self, encoded: pa.Table) -> np.ndarray:
         """Returns float32 probabilities [rows, 3] in the order of `lmsys_ray.CLASSES`, a row for each of `encoded`."""

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModelForSequenceClassification, Gemma2Config, MistralConfig, PreTrainedModel
 
-from lmsys_ray.errors import RunError
-from lmsys_ray.members.llama import attention, devices, query_blocks, row_attention
+from lmsys_ray.members.llama import attention, devices, flex, query_blocks, row_attention
 from tests import tiny_llama
 
 CPU = torch.device("cpu")
@@ -200,14 +199,48 @@ def test_positions_go_on_behind_what_is_shared() -> None:
 def test_attention_that_cannot_be_packed_is_refused() -> None:
     states = torch.zeros(1, 2, 3, 4)
     layout = attention.layout([3], CPU).keywords()
-    with pytest.raises(RunError, match="padding: Linear uses attention that cannot be packed"):
+    with pytest.raises(NotImplementedError, match="Linear attends with s_aux"):
         attention.packed_attention(torch.nn.Linear(1, 1), states, states, states, None, s_aux=torch.zeros(2), **layout)
 
 
 def test_padded_attention_that_is_not_computed_is_refused() -> None:
     states = torch.zeros(1, 2, 3, 4)
-    with pytest.raises(RunError, match="model: Linear uses attention that is not computed here"):
+    with pytest.raises(NotImplementedError, match="Linear attends with position_bias"):
         attention.padded_attention(torch.nn.Linear(1, 1), states, states, states, None, position_bias=torch.zeros(2))
+
+
+def test_masks_and_looking_ahead_are_no_attention_of_packed_rows() -> None:
+    states, layout = torch.zeros(1, 2, 3, 4), attention.layout([3], CPU).keywords()
+    with pytest.raises(NotImplementedError, match="Linear attends with attention_mask"):
+        attention.packed_attention(torch.nn.Linear(1, 1), states, states, states, torch.zeros(3, 3), **layout)
+    both_ways = torch.nn.Linear(1, 1)
+    both_ways.is_causal = False  # type: ignore[assignment]
+    with pytest.raises(NotImplementedError, match="Linear attends with tokens that see what follows them"):
+        attention.packed_attention(both_ways, states, states, states, None, **layout)
+
+
+@settings(max_examples=10)
+@given(LENGTHS, st.sampled_from([None, 1, 6]))
+def test_flex_attention_bounds_scores_within_rows(lengths: list[int], window: int | None) -> None:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(sum(lengths), heads, 16) for heads in (4, 2, 2))
+    mask = flex.within_rows(attention.layout(lengths, CPU).cumulative, sum(lengths), window)
+    found = flex.attend(query, key, value, mask, 0.5, 1.5)
+    for rows in zip(*(states.split(lengths) for states in (query, key, value, found)), strict=True):
+        q, k, v, row = (states.transpose(0, 1)[None].double() for states in rows)
+        expected = row_attention.row_attention(q, k, v, 0.5, window, 1.5)
+        torch.testing.assert_close(row, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_values_may_have_another_size_than_queries() -> None:
+    torch.manual_seed(0)
+    lengths = [3, 150]
+    query, key, value = torch.randn(153, 6, 16), torch.randn(153, 2, 16), torch.randn(153, 2, 24)
+    found = attention.within_rows(query, key, value, attention.layout(lengths, CPU), 0.3)
+    for q, k, v, row in zip(*(states.split(lengths) for states in (query, key, value, found)), strict=True):
+        q, k, v = (states.double().transpose(0, 1)[None] for states in (q, k, v))
+        expected = scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.3, enable_gqa=True)[0].transpose(0, 1)
+        torch.testing.assert_close(row.double(), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.gpu

@@ -43,7 +43,7 @@ BACKBONES = {
 @pytest.fixture(params=[True, False], ids=["flash", "t4"])
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU whose attention is one call over all rows, and one where each row is a call."""
-    monkeypatch.setattr(attention, "_has_varlen_kernel", lambda query: request.param)
+    monkeypatch.setattr(attention, "_has_varlen_kernel", lambda query, value: request.param)
     monkeypatch.setattr(row_attention, "_shares_keys", lambda query: False)
 
 

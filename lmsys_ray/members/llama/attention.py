@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from torch.nn.attention.flex_attention import BlockMask
 from transformers import AttentionInterface
 
-from lmsys_ray.errors import RunError
-from lmsys_ray.members.llama import query_blocks
+from lmsys_ray.members.llama import flex, query_blocks
 from lmsys_ray.members.llama.row_attention import by_torch, row_attention
 
 PACKED = "packed_rows"
@@ -43,6 +43,7 @@ class Layout:
             "position_ids": self.position_ids,
             "cu_seq_lens_q": self.cumulative,
             "row_lengths": self.lengths,
+            "row_masks": {},
         }
 
 
@@ -71,7 +72,7 @@ def within_rows(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: Layout, scaling: float
 ) -> torch.Tensor:
     """Causal attention of query [tokens, heads, dim], key and value [tokens, kv_heads, dim]; returns as query."""
-    if _has_varlen_kernel(query):
+    if _has_varlen_kernel(query, value):
         return _varlen_attention(query, key, value, rows.cumulative, rows.longest, scaling, window=None)
     return _row_by_row(query, _seen(key, rows), _seen(value, rows), rows.lengths, scaling, None, None)
 
@@ -80,7 +81,7 @@ def of_last_tokens(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: Layout, scaling: float
 ) -> torch.Tensor:
     """Attention of each row's last token, query [rows, heads, dim], to all of its row; returns as query."""
-    if _has_varlen_kernel(query):
+    if _has_varlen_kernel(query, value):
         from torch.nn.attention.varlen import varlen_attn
 
         grouped = query.shape[1] != key.shape[1]
@@ -110,10 +111,11 @@ def packed_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: None,
+    attention_mask: torch.Tensor | None,
     *,
     row_lengths: tuple[int, ...],
     cu_seq_lens_q: torch.Tensor,
+    row_masks: dict[int | None, BlockMask],
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
@@ -121,15 +123,19 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within each row of query [1, heads, tokens, dim], key and value [1, kv_heads, tokens, dim].
 
-    Returns [1, tokens, heads, dim], the layout that transformers expects back.
+    Returns [1, tokens, heads, dim], the layout that transformers expects back. `row_masks` keeps from layer to layer
+    what FlexAttention needs to know of the rows, for each window.
     """
-    if _adds_to_scores(others):
-        raise RunError(f"padding: {type(module).__name__} uses attention that cannot be packed; set padding to longest")
+    _check_computed_here(module, attention_mask, others)
     window = sliding_window if sliding_window is not None and max(row_lengths) > sliding_window else None
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    if softcap is None and _has_varlen_kernel(query):
+    if softcap is None and _has_varlen_kernel(query, value):
         attended = _varlen_attention(query, key, value, cu_seq_lens_q, max(row_lengths), scaling, window)
+    elif softcap is not None and flex.serves(query):
+        if window not in row_masks:
+            row_masks[window] = flex.within_rows(cu_seq_lens_q, len(query), window)
+        attended = flex.attend(query, key, value, row_masks[window], scaling, softcap)
     else:
         keys, values = key.split(row_lengths), value.split(row_lengths)
         attended = _row_by_row(query, keys, values, row_lengths, scaling, window, softcap)
@@ -141,7 +147,7 @@ def padded_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: None,
+    attention_mask: torch.Tensor | None,
     *,
     scaling: float | None = None,
     sliding_window: int | None = None,
@@ -153,18 +159,20 @@ def padded_attention(
     Returns [rows, tokens, heads, dim], the layout that transformers expects back. It takes the place of "sdpa" of
     transformers 5.23, which on a GPU without FlashAttention, a T4 say, ends at the slow kernel that `by_torch` avoids.
     """
-    if _adds_to_scores(others):
-        raise RunError(
-            f"model: {type(module).__name__} uses attention that is not computed here; take a GPU with FlashAttention"
-        )
+    _check_computed_here(module, attention_mask, others)
     window = sliding_window if sliding_window is not None and query.shape[2] > sliding_window else None
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     return row_attention(query, key, value, scaling, window, softcap).transpose(1, 2), None
 
 
-def _adds_to_scores(others: dict[str, Any]) -> bool:
-    """Returns whether a model's attention has sinks or a bias by position, which nothing here computes."""
-    return others.get("s_aux") is not None or others.get("position_bias") is not None
+def _check_computed_here(module: torch.nn.Module, mask: object, others: dict[str, Any]) -> None:
+    """Raises `NotImplementedError` where a model masks attention itself, adds to its scores, or looks ahead."""
+    unknown = [name for name in ("s_aux", "position_bias") if others.get(name) is not None]
+    unknown += ["attention_mask"] if mask is not None else []
+    looks_ahead = others.get("is_causal", getattr(module, "is_causal", True)) is False
+    if unknown or looks_ahead:
+        what = unknown[0] if unknown else "tokens that see what follows them"
+        raise NotImplementedError(f"{type(module).__name__} attends with {what}, which is not computed here")
 
 
 def _varlen_attention(
@@ -195,10 +203,13 @@ def _row_by_row(
     window: int | None,
     softcap: float | None,
 ) -> torch.Tensor:
-    """Causal attention of each row of query [tokens, heads, dim] to its own keys and values; returns as query."""
-    attended = query.new_empty(query.shape)
+    """Causal attention of each row of query [tokens, heads, dim] to its own keys and values.
+
+    Returns [tokens, heads, dim of the values].
+    """
+    attended = query.new_empty(*query.shape[:-1], values[0].shape[-1])
     for q, k, v, target in zip(query.split(lengths), keys, values, attended.split(lengths), strict=True):
-        if window is None and softcap is None and query_blocks.gains(q, k):
+        if window is None and softcap is None and q.shape[-1] == v.shape[-1] and query_blocks.gains(q, k):
             query_blocks.attend(q, k, v, scaling, target)
         else:
             query_, key_, value_ = (part.transpose(0, 1)[None] for part in (q, k, v))
@@ -206,8 +217,11 @@ def _row_by_row(
     return attended
 
 
-def _has_varlen_kernel(query: torch.Tensor) -> bool:
-    return query.shape[-1] <= 256 and _has_flash_attention(query.device, query.dtype)
+def _has_varlen_kernel(query: torch.Tensor, value: torch.Tensor) -> bool:
+    """Returns whether FlashAttention takes heads of these sizes: multiples of 8 up to 256, values like queries."""
+    size = query.shape[-1]
+    fitting = size <= 256 and size % 8 == 0 and value.shape[-1] == size
+    return fitting and _has_flash_attention(query.device, query.dtype)
 
 
 def _has_flash_attention(device: torch.device, dtype: torch.dtype) -> bool:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
@@ -17,7 +18,7 @@ from lmsys_ray.config import LlamaSettings
 from lmsys_ray.errors import UsageError
 from lmsys_ray.members.llama import devices
 from lmsys_ray.members.llama.depth import keep_first
-from lmsys_ray.members.llama.quiet import first_line
+from lmsys_ray.members.llama.quiet import FOREIGN_ERRORS, first_line
 
 
 def read_config(directory: Path, settings: LlamaSettings) -> PreTrainedConfig:
@@ -41,12 +42,27 @@ def read_config(directory: Path, settings: LlamaSettings) -> PreTrainedConfig:
     return config
 
 
+def check_decoder(config: PreTrainedConfig, name: str) -> None:
+    """Demands that the classifier of this config is a decoder whose head is named score, before weights are read.
+
+    Raises `UsageError` where it is not, and where transformers makes no model of the config.
+    """
+    try:
+        with torch.device("meta"):
+            model = AutoModelForSequenceClassification.from_config(config)
+    except FOREIGN_ERRORS as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise UsageError(f"model: transformers makes no model of the config.json of {name} ({reason})") from None
+    if config.is_encoder_decoder or not hasattr(model, "score") or not hasattr(model, model.base_model_prefix):
+        raise UsageError(f"model: {name} is a {type(model).__name__}, not a decoder with a head named score")
+
+
 def load_base(
     directory: Path, config: PreTrainedConfig, quantization: dict[str, Any], settings: LlamaSettings
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Returns the model of `directory` with what transformers says of its loading; `quantization` is passed on to it.
 
-    Raises `UsageError` for weights that cannot be read, and for a model without a head named score.
+    Raises `UsageError` for weights that cannot be read.
     """
     try:
         model, info = AutoModelForSequenceClassification.from_pretrained(
@@ -61,6 +77,4 @@ def load_base(
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise UsageError(f"model: the weights of {settings.model} cannot be read ({first_line(error)})") from None
-    if not hasattr(model, "score") or not hasattr(model, model.base_model_prefix):
-        raise UsageError(f"model: {settings.model} is a {type(model).__name__}, not a decoder with a head named score")
     return model, info

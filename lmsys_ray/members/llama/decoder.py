@@ -153,16 +153,29 @@ class TransformersDecoder(nn.Module):
     def __init__(self, backbone: PreTrainedModel, form: Form) -> None:
         super().__init__()
         self.backbone = backbone
+        self._attention: str = backbone.config._attn_implementation
         replace_linears(backbone, form)
 
+    def prepare(self, packed: bool, masked: bool) -> None:
+        """Chooses the attention for rows laid end to end where `packed`, else for padded ones, `masked` or not."""
+        backbone, chosen = self.backbone, self._attention
+        device = next(backbone.get_input_embeddings().parameters()).device
+        wanted = chosen if masked else attention.implementation(packed, chosen, device, backbone.dtype)
+        if wanted != backbone.config._attn_implementation:
+            backbone.set_attn_implementation(wanted)
+
     def forward(
-        self, input_ids: torch.Tensor, last: torch.Tensor, rows: attention.Layout | None = None
+        self,
+        input_ids: torch.Tensor,
+        last: torch.Tensor,
+        rows: attention.Layout | None = None,
+        mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Returns the hidden states [rows, dim] at the positions `last` [rows] of `input_ids`, flattened.
 
-        These are [1, tokens] where `rows` lays packed rows out, [rows, width] without. Padding stands on the right and
-        needs no mask: no token sees what follows it.
+        These are [1, tokens] where `rows` lays packed rows out, [rows, width] without. Padding stands on the right;
+        `mask` [rows, width], 1 where a token is real, is for models whose tokens see what follows them.
         """
-        keywords = rows.keywords() if rows else {}
+        keywords = rows.keywords() if rows else {"attention_mask": mask} if mask is not None else {}
         hidden = self.backbone(input_ids=input_ids, use_cache=False, **keywords).last_hidden_state
         return hidden.flatten(0, 1)[last.to(hidden.device)]

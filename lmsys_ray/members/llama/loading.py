@@ -1,32 +1,50 @@
 """From the settings to a checked classifier: base weights, quantization, adapter, head."""
 
+import sys
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from transformers import PreTrainedModel
 
 from lmsys_ray.config import LlamaSettings
-from lmsys_ray.members.llama import attention, base_model, checks, devices
+from lmsys_ray.members.llama import base_model, checks, devices, packing
 from lmsys_ray.members.llama import quantization as quantizing
 from lmsys_ray.members.llama.adapters import with_adapter
 from lmsys_ray.members.llama.decoder import PackedDecoder, TransformersDecoder, fits
-from lmsys_ray.members.llama.linear import form_for
+from lmsys_ray.members.llama.linear import as_it_is, form_for
 from lmsys_ray.members.llama.quiet import quiet_libraries
-from lmsys_ray.members.llama.sources import load_tokenizer, model_directory, pad_token_id
+from lmsys_ray.members.llama.self_check import Expected, expected
+from lmsys_ray.members.llama.sources import load_tokenizer, model_directory, pad_token_id, pools_last_token
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A backbone that gives the hidden state of each row's last token, and a float32 head from it to 3 logits."""
+    """A backbone that gives the hidden states of the tokens that the head reads, and a float32 head to 3 logits."""
 
     backbone: PackedDecoder | TransformersDecoder
     head: torch.nn.Module
     columns: list[int]
     """The columns of the head that hold a, b and tie."""
     pad_id: int
+    """What padded slots hold."""
+    pooling_pad: int | None
+    """The token that the head never reads where a row ends in it; none: it reads the last one, whatever that is."""
+    causal: bool
+    """Whether no token sees what follows it."""
+    long_beyond: int
+    """Tokens beyond which all of a row's rotary angles are others (longrope)."""
     device: torch.device
     """Where the input goes; the head may lie on another GPU."""
+    expected: Expected
+    """What transformers computes of a few rows."""
+    plain: bool = False
+    """Whether linear layers are PyTorch's own."""
+
+    @property
+    def many_at_once(self) -> bool:
+        """Whether several threads may each run a micro-batch, and rows may share what they have in common."""
+        return isinstance(self.backbone, PackedDecoder) and self.device.type != "cuda"
 
 
 @dataclass(frozen=True)
@@ -39,23 +57,31 @@ class LoadedModel:
     pad_id: int
     quantization: devices.Quantization
     """What is still to be done to the linear layers, where it is one of this package's own; else what was done."""
+    last_token: bool
+    """Whether it was trained to be read at the last token, even where that is the pad token."""
 
 
-def load_classifier(settings: LlamaSettings) -> Classifier:
-    """Loads the model that `settings` describe, in the form that is fastest on this device.
+def load_classifier(settings: LlamaSettings, padding: packing.Padding, plain: bool = False) -> Classifier:
+    """Loads the model that `settings` describe, in the form that is fastest on this device for rows padded so.
+
+    With `plain` its linear layers stay PyTorch's own, for models that look into them.
 
     Raises `UsageError` for every reason not to believe the result; see `checks`.
     """
     loaded = load_model(settings)
     backbone: PreTrainedModel = getattr(loaded.model, loaded.model.base_model_prefix)
+    config: Any = loaded.model.config.get_text_config()
+    form = as_it_is if plain else form_for(loaded.quantization)
+    own = form if loaded.quantization in ("int8_dynamic", "fp8") else None
+    rounds = own is not None or loaded.quantization in ("int8", "stored")
+    wanted = expected(loaded.model, settings.model, settings.max_length, own, rounds)
+    causal = getattr(config, "is_causal", True) and not getattr(config, "use_bidirectional_attention", False)
     device = next(backbone.get_input_embeddings().parameters()).device
-    form = form_for(loaded.quantization)
-    packed = settings.padding == "none"
-    chosen = loaded.model.config._attn_implementation
-    wanted = attention.implementation(packed, chosen, device, loaded.model.dtype)
-    if wanted != chosen:
-        loaded.model.set_attn_implementation(wanted)
-    decoder = PackedDecoder(backbone, form) if packed and fits(backbone) else TransformersDecoder(backbone, form)
+    decoder: PackedDecoder | TransformersDecoder
+    if padding == "none" and fits(backbone):
+        decoder = PackedDecoder(backbone, form)
+    else:
+        decoder = TransformersDecoder(backbone, form)
     if device.type == "cuda":
         torch.cuda.empty_cache()  # gives back what held the weights in their first form
     return Classifier(
@@ -63,8 +89,21 @@ def load_classifier(settings: LlamaSettings) -> Classifier:
         head=cast(torch.nn.Module, loaded.model.score),
         columns=loaded.columns,
         pad_id=loaded.pad_id,
+        pooling_pad=None if loaded.last_token else config.pad_token_id,
+        causal=bool(causal),
+        long_beyond=_long_beyond(config),
         device=device,
+        expected=wanted,
+        plain=plain,
     )
+
+
+def _long_beyond(config: Any) -> int:
+    """Returns beyond how many tokens a model's rotary angles are those of long rows."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    kinds = [parameters, *(value for value in parameters.values() if isinstance(value, dict))]
+    long = [kind["original_max_position_embeddings"] for kind in kinds if kind.get("rope_type") == "longrope"]
+    return min(long, default=sys.maxsize)
 
 
 def load_model(settings: LlamaSettings) -> LoadedModel:
@@ -75,6 +114,7 @@ def load_model(settings: LlamaSettings) -> LoadedModel:
     with quiet_libraries():
         directory = model_directory(settings.model)
         config = base_model.read_config(directory, settings)
+        base_model.check_decoder(config, settings.model)
         tokenizer = load_tokenizer(settings.model)
         tokenizer_pad = pad_token_id(directory, tokenizer)
         checks.check_tokenizer(tokenizer, tokenizer_pad, config.get_text_config(), settings.model)
@@ -89,4 +129,5 @@ def load_model(settings: LlamaSettings) -> LoadedModel:
             model = with_adapter(model, settings, settings.adapter, head_found, merge=not loaded_quantized)
         checks.check_finite(model, settings.model)
     model.eval()
-    return LoadedModel(model, columns, tokenizer_pad if tokenizer_pad is not None else 0, quantization)
+    pad_id = tokenizer_pad if tokenizer_pad is not None else 0
+    return LoadedModel(model, columns, pad_id, quantization, last_token=pools_last_token(settings.adapter))

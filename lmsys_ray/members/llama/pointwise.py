@@ -18,14 +18,13 @@ from torch.nn.functional import silu
 
 Arguments = ParamSpec("Arguments")
 
+CAN_COMPILE = find_spec("triton") is not None and any(map(which, ("cc", "gcc", "clang")))
+"""Whether kernels for a GPU can be compiled: by Triton, and the C compiler that builds its launchers."""
+
 
 def compiled_on_gpu(function: Callable[Arguments, torch.Tensor]) -> Callable[Arguments, torch.Tensor]:
-    """Compiles a function for inputs on a GPU; the first argument is a tensor.
-
-    That takes Triton, and the C compiler that Triton builds its launchers with; without either it runs as written.
-    """
-    can_compile = find_spec("triton") is not None and any(map(which, ("cc", "gcc", "clang")))
-    compiled = torch.compile(function, dynamic=True) if can_compile else function
+    """Compiles a function for inputs on a GPU where that can be done; the first argument is a tensor."""
+    compiled = torch.compile(function, dynamic=True) if CAN_COMPILE else function
 
     @wraps(function)
     def chosen(*arguments: Arguments.args, **keywords: Arguments.kwargs) -> torch.Tensor:

@@ -27,6 +27,11 @@ AS_TRAINED = ("layers", "text", "template", "truncation")
 """Settings of a member that must be what they were when its adapter was trained."""
 
 
+POOLING = "pooling"
+LAST_TOKEN = "last_token"
+"""Set in scoring.json: the token that the head reads is the last, not the last that is no pad token."""
+
+
 def model_directory(name: str, files: tuple[str, ...] = (*TOKENIZER_FILES, *WEIGHT_FILES)) -> Path:
     """Returns a local directory that holds the `files` of the setting `model`, converted or fetched where need be.
 
@@ -62,6 +67,16 @@ def read_scoring(adapter: str) -> dict[str, Any]:
     if not isinstance(noted, dict):
         raise UsageError(f"adapter: scoring.json of {adapter} is no mapping of settings; restore it")
     return noted
+
+
+def pools_last_token(adapter: str | None) -> bool:
+    """Returns whether an adapter was trained to be read at each row's last token, as `jobs/train_lora.py` does.
+
+    Others were trained as transformers pools, which passes over pad tokens at the end of a row. A scoring.json without
+    the key `pooling` is one of `jobs/train_lora.py` before it noted that.
+    """
+    noted = read_scoring(adapter) if adapter is not None else {}
+    return bool(noted) and noted.get(POOLING, LAST_TOKEN) == LAST_TOKEN
 
 
 def check_as_trained(trained: Mapping[str, Any], settings: LlamaSettings) -> None:
