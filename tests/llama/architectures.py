@@ -1,8 +1,10 @@
 """A tiny random model of each architecture for which transformers has a sequence classifier."""
 
+from copy import deepcopy
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoModelForSequenceClassification,
@@ -75,7 +77,13 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "jetmoe": {"kv_channels": 8, "num_key_value_heads": 2},
     "minicpm3": _LATENT,
     "minimax": {"layer_types": _LINEAR_THEN_FULL},
-    "mistral4": _LATENT | _ROUTED | {"head_dim": 16, "rope_parameters": _ROPE},
+    "mistral4": _LATENT
+    | _ROUTED
+    | {
+        "head_dim": 16,
+        "rope_parameters": _ROPE
+        | {"partial_rotary_factor": 0.5, "llama_4_scaling_beta": 0.1, "original_max_position_embeddings": 64},
+    },
     "qwen3_5_text": {"layer_types": _LINEAR_THEN_FULL},
     "qwen3_next": {"layer_types": _LINEAR_THEN_FULL},
     "zamba": {
@@ -129,20 +137,19 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def is_decoder(name: str) -> bool:
     """Returns whether the classifier of the architecture is a decoder with a head named score, as judges are."""
-    config = CONFIGS[name](num_labels=3)
-    if config.is_encoder_decoder:
+    if CONFIGS[name]().is_encoder_decoder:
         return False
     try:
         with torch.device("meta"):
-            return hasattr(AutoModelForSequenceClassification.from_config(config), "score")
-    except ImportError:  # of a package that only this architecture needs
-        return False
+            return hasattr(AutoModelForSequenceClassification.from_config(tiny_config(name)), "score")
+    except (ImportError, TypeError, ValueError, AssertionError, NotImplementedError, StrictDataclassError):
+        return False  # Decoders can all be made; some encoders take other sizes, or a package of their own.
 
 
 def tiny_config(name: str, **changes: Any) -> PreTrainedConfig:
     """Returns a config of the architecture with sizes that a test can afford."""
     cls = CONFIGS[name]
-    return cls(**_small(cls(), _CHANGES.get(name, {}) | changes), num_labels=3)
+    return cls(**deepcopy(_small(cls(), _CHANGES.get(name, {}) | changes)), num_labels=3)
 
 
 def _small(usual: PreTrainedConfig, changes: dict[str, Any]) -> dict[str, Any]:

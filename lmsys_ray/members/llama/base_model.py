@@ -36,8 +36,8 @@ def read_config(directory: Path, settings: LlamaSettings) -> PreTrainedConfig:
     if not any("SequenceClassification" in architecture for architecture in config.architectures or []):
         config.num_labels = len(CLASSES)
     keep_first(settings.layers, config, name)
-    longest = getattr(config.get_text_config(), "max_position_embeddings", None) or settings.max_length
-    if settings.max_length > longest:
+    longest = getattr(config.get_text_config(), "max_position_embeddings", None) or 0
+    if settings.max_length > longest > 0:
         raise UsageError(f"max_length: {settings.max_length} exceeds the {longest} positions of {name}; lower it")
     return config
 
