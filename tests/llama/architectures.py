@@ -79,11 +79,7 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "minimax": {"layer_types": _LINEAR_THEN_FULL},
     "mistral4": _LATENT
     | _ROUTED
-    | {
-        "head_dim": 16,
-        "rope_parameters": _ROPE
-        | {"partial_rotary_factor": 0.5, "llama_4_scaling_beta": 0.1, "original_max_position_embeddings": 64},
-    },
+    | {"rope_parameters": _ROPE | {"llama_4_scaling_beta": 0.1, "original_max_position_embeddings": 64}},
     "qwen3_5_text": {"layer_types": _LINEAR_THEN_FULL},
     "qwen3_next": {"layer_types": _LINEAR_THEN_FULL},
     "zamba": {
