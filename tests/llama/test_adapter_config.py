@@ -60,6 +60,7 @@ def test_an_unknown_key_that_is_off_is_no_fault(value: Any) -> None:
     [
         ({"key_of_a_later_version": True}, "key_of_a_later_version = True"),
         ({"key_of_a_later_version": 0.5}, "key_of_a_later_version = 0.5"),
+        ({"a\nb": 1}, r"'a\nb' = 1"),
         ({"use_other_scaling": "sqrt"}, "use_other_scaling = 'sqrt'"),
         ({"kasa_config": {"beta": 1e-4, "delta": 2}}, "kasa_config.delta = 2"),
     ],
@@ -99,10 +100,10 @@ def test_a_value_of_another_kind_is_refused(key: str, value: Any) -> None:
         ({"layers_pattern": "layers"}, "adapter_config.json of x is wrong"),
         ({"kasa_config": {"beta": -1}}, "adapter_config.json of x is wrong"),
         ({"kasa_config": {"beta": "much"}}, "adapter_config.json of x is wrong"),
-        ({"peft_type": "ADALORA"}, "x is of the type ADALORA (peft_type); only LoRA is supported"),
-        ({"peft_type": None}, "x is of the type None"),
-        ({"task_type": "CAUSAL_LM"}, "x was made for CAUSAL_LM (task_type)"),
-        ({"task_type": None}, "x was made for None (task_type)"),
+        ({"peft_type": "ADALORA"}, "peft_type = 'ADALORA' of x; only LoRA is supported"),
+        ({"peft_type": None}, "peft_type = None of x"),
+        ({"task_type": "CAUSAL_LM"}, "task_type = 'CAUSAL_LM' of x, not for classification"),
+        ({"task_type": None}, "task_type = None of x"),
     ],
 )
 def test_a_config_that_contradicts_itself_is_refused(changes: dict[str, Any], said: str) -> None:

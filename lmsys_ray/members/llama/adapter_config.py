@@ -120,12 +120,11 @@ def lora_config(content: Mapping[str, Any], name: str) -> LoraConfig:
 
 
 def _check_kind(content: Mapping[str, Any], name: str) -> None:
-    kind, task = content.get("peft_type"), content.get("task_type")
-    if kind != "LORA":
-        raise UsageError(f"adapter: {name} is of the type {kind} (peft_type); only LoRA is supported: train it as LoRA")
-    if task != TaskType.SEQ_CLS.value:
+    if content.get("peft_type") != "LORA":
+        raise UsageError(f"adapter: {_said(content, 'peft_type')} of {name}; only LoRA is supported: train it as LoRA")
+    if content.get("task_type") != TaskType.SEQ_CLS.value:
         raise UsageError(
-            f"adapter: {name} was made for {task} (task_type), not for classification (SEQ_CLS); "
+            f"adapter: {_said(content, 'task_type')} of {name}, not for classification (SEQ_CLS); "
             "train it with a head of three labels"
         )
 
@@ -167,4 +166,5 @@ def _off(value: Any) -> bool:
 
 def _said(content: Mapping[str, Any], key: str) -> str:
     shown = repr(content[key]) if key in content else "nothing"
-    return f"{key} = {shown if len(shown) <= 80 else shown[:77] + '...'}"
+    named = key if key.isidentifier() else repr(key)[:80]
+    return f"{named} = {shown if len(shown) <= 80 else shown[:77] + '...'}"
