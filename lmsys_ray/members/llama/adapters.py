@@ -1,60 +1,144 @@
 """A LoRA adapter of PEFT: read, checked, and put on a base model."""
 
-from pathlib import Path
+from collections.abc import Sequence
+from itertools import chain
 from typing import cast
 
 import torch
-from peft import (
-    LoraConfig,
-    LoraModel,
-    PeftConfig,
-    TaskType,
-    get_peft_model,
-    get_peft_model_state_dict,
-    set_peft_model_state_dict,
-)
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from peft import LoraConfig, LoraModel, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from torch import nn
 from transformers import PreTrainedModel
 
 from lmsys_ray.config import LlamaSettings
 from lmsys_ray.errors import UsageError
 from lmsys_ray.members.llama import checks
+from lmsys_ray.members.llama.adapter_config import VARIANTS, lora_config
+from lmsys_ray.members.llama.adapter_files import embedding_key, embedding_rows, read_config, read_weights
 from lmsys_ray.members.llama.quiet import first_line
 from lmsys_ray.members.llama.sources import adapter_directory, check_as_trained, read_scoring
+
+Weights = dict[str, torch.Tensor]
 
 
 def with_adapter(
     model: PreTrainedModel, settings: LlamaSettings, name: str, head_found: bool, merge: bool
 ) -> PreTrainedModel:
-    """Puts the LoRA adapter `name` on `model`, merged where `merge`."""
+    """Puts the LoRA adapter `name` on `model`, merged where `merge`: then no library quantized the model's weights.
+
+    Token embeddings that the adapter brings replace the model's, which is resized to as many.
+    Raises `UsageError` for every adapter that would not compute what it did in training.
+    """
     directory = adapter_directory(name)
     noted = read_scoring(name)
     check_as_trained(noted, settings)
-    config, weights = _read_adapter(directory, name)
-    try:
-        # Merged in float32; beside a quantized base the adapter computes in the base's own type.
-        wrapped = get_peft_model(model, config, autocast_adapter_dtype=merge)
-    except ValueError as error:
-        raise UsageError(f"adapter: {name} does not fit the model, it was made for another ({error})") from None
-    own = get_peft_model_state_dict(wrapped)
+    config = lora_config(read_config(directory, name), name)
+    weights = read_weights(directory, name)
+    _check_ranks(config, weights, name)
+    if not merge:
+        _check_beside_quantized(config, model, name)
+    _resize_embedding(model, config, weights, name)
+    wrapped = _wrapped(model, config, name, merge)
+    own = _own_weights(wrapped, weights)
     head_only = noted.get(checks.HEAD_ONLY) is True
     checks.check_adapter(weights, own, name, head_found, head_only)
+    layers = [layer for layer in wrapped.modules() if isinstance(layer, LoraLayer)]
+    if not head_only:
+        _check_scaled(layers, name)
     set_peft_model_state_dict(wrapped, {**own, **weights})
     tuner = cast(LoraModel, wrapped.base_model)
-    return cast(PreTrainedModel, tuner.merge_and_unload() if merge else tuner.model)
+    if not merge:
+        return cast(PreTrainedModel, tuner.model)
+    _add_biases(layers)
+    return cast(PreTrainedModel, tuner.merge_and_unload())
 
 
-def _read_adapter(directory: Path, name: str) -> tuple[LoraConfig, dict[str, torch.Tensor]]:
-    file = directory / "adapter_model.safetensors"
-    if not (directory / "adapter_config.json").is_file() or not file.is_file():
-        raise UsageError(f"adapter: {name} lacks adapter_config.json or adapter_model.safetensors; save it with PEFT")
+def adapter_rows(name: str) -> int | None:
+    """Returns how many token embeddings the adapter `name` brings in the place of the model's, None where none.
+
+    Raises `UsageError` where the adapter cannot be had or read.
+    """
+    return embedding_rows(adapter_directory(name), name)
+
+
+def _check_ranks(config: LoraConfig, weights: Weights, name: str) -> None:
+    """Demands the ranks that the config says, before memory is taken for them."""
+    if config.target_parameters:  # whose experts lie side by side in one matrix
+        return
+    said = {config.r, *(config.rank_pattern or {}).values()}
+    found = {len(weight) for key, weight in weights.items() if ".lora_A." in key and weight.ndim == 2}
+    if not found <= said:
+        raise UsageError(
+            f"adapter: the weights of {name} have the rank {min(found - said)} where adapter_config.json says "
+            f"{' or '.join(map(str, sorted(said)))}; restore the file that was saved with them"
+        )
+
+
+def _check_beside_quantized(config: LoraConfig, model: PreTrainedModel, name: str) -> None:
+    """Demands that PEFT computes the adapter beside the weights of `model`, which a library quantized."""
+    keys = [key for key in VARIANTS if getattr(config, key) is not None]
+    if config.init_lora_weights == "pissa":
+        keys.append("init_lora_weights = pissa")
+    # PEFT 0.21 loses the scales of int8 weights on a CPU after the first use.
+    if config.use_dora and getattr(model, "is_loaded_in_8bit", False) and model.device.type == "cpu":
+        keys.append("use_dora")
+    for key, module in model.named_modules():
+        trained = key.endswith(tuple(config.modules_to_save or ()))
+        if trained and not all(parameter.is_floating_point() for parameter in module.parameters()):
+            keys.append(f"modules_to_save = {key}")
+    if keys:
+        raise UsageError(
+            f"adapter: {keys[0]} of {name} does not go with weights quantized by a library on this device; "
+            "set quantization to none and name a model that is not stored quantized"
+        )
+
+
+def _resize_embedding(model: PreTrainedModel, config: LoraConfig, weights: Weights, name: str) -> None:
+    embedding = cast(nn.Embedding, model.get_input_embeddings())
+    key = embedding_key(weights)
+    if key is not None and weights[key].ndim == 2 and len(weights[key]) != embedding.num_embeddings:
+        model.resize_token_embeddings(len(weights[key]), mean_resizing=False)
+        embedding = cast(nn.Embedding, model.get_input_embeddings())
+    tokens = config.trainable_token_indices or []
+    for index in chain(*tokens.values()) if isinstance(tokens, dict) else tokens:
+        if index >= embedding.num_embeddings:
+            raise UsageError(
+                f"adapter: trainable_token_indices of {name} has {index} where the model embeds "
+                f"{embedding.num_embeddings} tokens; name the model that it was trained on"
+            )
+
+
+def _wrapped(model: PreTrainedModel, config: LoraConfig, name: str, merge: bool) -> PeftModel:
     try:
-        config, weights = PeftConfig.from_pretrained(str(directory)), load_file(file)
-    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
-        raise UsageError(f"adapter: {name} cannot be read ({first_line(error)})") from None
-    if not isinstance(config, LoraConfig):
-        raise UsageError(f"adapter: {name} is of the type {config.peft_type}; only LoRA is supported")
-    if config.task_type != TaskType.SEQ_CLS:
-        raise UsageError(f"adapter: {name} was made for {config.task_type}, not for classification (SEQ_CLS)")
-    return config, weights
+        # Merged in float32; beside a quantized base the adapter computes in the base's own type.
+        return get_peft_model(model, config, autocast_adapter_dtype=merge)
+    except (ValueError, TypeError, ImportError) as error:
+        reason = first_line(error)[:200]
+        raise UsageError(
+            f"adapter: {name} does not fit the model, it was made for another ({reason}); "
+            "name the model that it was trained on"
+        ) from None
+
+
+def _own_weights(wrapped: PeftModel, weights: Weights) -> Weights:
+    """Returns what the wrapped model has under the names of a saved adapter; its embedding if the adapter has one."""
+    own = dict(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
+    key, state = embedding_key(weights), wrapped.state_dict()
+    if key is not None and key in state:
+        own[key] = state[key]
+    return own
+
+
+def _check_scaled(layers: Sequence[LoraLayer], name: str) -> None:
+    if layers and not any(scaling for layer in layers for scaling in layer.scaling.values()):
+        raise UsageError(
+            f"adapter: lora_alpha of {name} is 0, so it changes nothing; restore the adapter_config.json saved with it"
+        )
+
+
+def _add_biases(layers: Sequence[LoraLayer]) -> None:
+    """Gives base layers without a bias one of zeros, to take that of their adapter (lora_bias)."""
+    for layer in layers:
+        base = layer.get_base_layer()
+        if any(layer.lora_bias.values()) and base.bias is None:
+            base.bias = nn.Parameter(base.weight.new_zeros(layer.out_features), requires_grad=False)

@@ -4,6 +4,7 @@ transformers and PEFT load what fits and warn about the rest: a head that was ne
 load and a tokenizer of another model all give numbers that look like probabilities.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ HEAD = "score.weight"
 
 HEAD_ONLY = "head_only"
 """Set in scoring.json where only the head was trained, so that a LoRA of zeros is no mistake."""
+
+_FACTOR_B = re.compile(r"\.lora_(embedding_)?B(\.weight)?$")
 
 _CLASS_NAMES = {
     "a": {"a", "model_a", "response_a", "winner_model_a", "winner_a", "a_wins"},
@@ -75,23 +78,35 @@ def check_adapter(
         raise UsageError(f"adapter: {adapter} brings no head ({HEAD}) and the model has none; save it with the adapter")
     if missing or unexpected:
         what = f"lacks {_some(missing)}" if missing else f"has {_some(unexpected)} beside what its config says"
-        raise UsageError(f"adapter: {adapter} {what}; it was made for another model or is incomplete")
+        raise UsageError(
+            f"adapter: {adapter} {what}; it was made for another model or is incomplete: "
+            "name the model that it was trained on, or copy it again"
+        )
     for key, weight in found.items():
         if weight.shape != expected[key].shape:
             raise UsageError(
                 f"adapter: {key} of {adapter} has the shape {list(weight.shape)} where the model needs "
-                f"{list(expected[key].shape)}; it was made for another model"
+                f"{list(expected[key].shape)}; it was made for another model, name the one that it was trained on"
             )
         if not weight.is_floating_point():
             raise UsageError(f"adapter: {key} of {adapter} holds {weight.dtype}; save it in a floating-point type")
-        if not torch.isfinite(weight).all():
+        if not torch.isfinite(weight.float()).all():  # numbers of 8 bits have no test of their own
             raise UsageError(f"adapter: {key} of {adapter} holds NaN or infinity; train it again")
-    lora_b = [weight for key, weight in found.items() if ".lora_B." in key]
-    if lora_b and not head_only and not any(weight.any() for weight in lora_b):
-        raise UsageError(f"adapter: every lora_B of {adapter} is zero, so it changes nothing; it was never trained")
+    if not head_only:
+        _check_trained(found, adapter)
     heads = [weight for key, weight in found.items() if key.endswith(HEAD)]
     if heads and not any(weight.any() for weight in heads):
-        raise UsageError(f"adapter: the head of {adapter} is zero, so all rows would be equal; it was never trained")
+        raise UsageError(f"adapter: the head of {adapter} is zero, so all rows would be equal; train it first")
+
+
+def _check_trained(found: Mapping[str, torch.Tensor], adapter: str) -> None:
+    """Demands one LoRA whose product is not zero: training starts with a zero B, with some methods with a zero A."""
+    pairs = [(key, _FACTOR_B.sub(r".lora_\1A\2", key)) for key in found if _FACTOR_B.search(key)]
+    if pairs and not any(found[b].any() and found[a].any() for b, a in pairs if a in found):
+        raise UsageError(
+            f"adapter: every lora_B of {adapter}, or its lora_A, is zero, so it changes nothing; "
+            "it was never trained, name one that was"
+        )
 
 
 def check_finite(model: torch.nn.Module, name: str) -> None:
@@ -101,10 +116,20 @@ def check_finite(model: torch.nn.Module, name: str) -> None:
             raise UsageError(f"model: {key} of {name} holds NaN or infinity; use other weights or another dtype")
 
 
-def check_tokenizer(tokenizer: Tokenizer, tokenizer_pad: int | None, config: Any, model: str) -> None:
-    """Demands that the tokenizer's ids have embeddings, and that both agree on the pad token where both name one."""
+def check_tokenizer(
+    tokenizer: Tokenizer, tokenizer_pad: int | None, config: Any, model: str, brought: int | None = None
+) -> None:
+    """Demands that the tokenizer's ids have embeddings, and that both agree on the pad token where both name one.
+
+    `brought` is how many embeddings the adapter brings in the place of the model's, None where it leaves those.
+    """
     largest = max(tokenizer.get_vocab(with_added_tokens=True).values())
-    if largest >= config.vocab_size:
+    if brought is not None and largest >= brought:
+        raise UsageError(
+            f"model: the tokenizer of {model} has ids up to {largest} but the adapter brings {brought} embeddings; "
+            "name a model directory with the tokenizer of the adapter's training"
+        )
+    if brought is None and largest >= config.vocab_size:
         raise UsageError(
             f"model: the tokenizer of {model} has ids up to {largest} but the model embeds {config.vocab_size}; "
             "they do not belong together"

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from lmsys_ray.config import LlamaSettings
 from lmsys_ray.members.llama import base_model, checks, devices, packing
 from lmsys_ray.members.llama import quantization as quantizing
-from lmsys_ray.members.llama.adapters import with_adapter
+from lmsys_ray.members.llama.adapters import adapter_rows, with_adapter
 from lmsys_ray.members.llama.decoder import PackedDecoder, TransformersDecoder, fits
 from lmsys_ray.members.llama.linear import as_it_is, form_for
 from lmsys_ray.members.llama.quiet import quiet_libraries
@@ -117,7 +117,8 @@ def load_model(settings: LlamaSettings) -> LoadedModel:
         base_model.check_decoder(config, settings.model)
         tokenizer = load_tokenizer(settings.model)
         tokenizer_pad = pad_token_id(directory, tokenizer)
-        checks.check_tokenizer(tokenizer, tokenizer_pad, config.get_text_config(), settings.model)
+        brought = adapter_rows(settings.adapter) if settings.adapter is not None else None
+        checks.check_tokenizer(tokenizer, tokenizer_pad, config.get_text_config(), settings.model, brought)
         columns = checks.class_columns(config.id2label or {}, settings.model)
         quantization = quantizing.choose(config, settings)
         loaded_quantized = quantizing.loading_arguments(config, quantization, settings)
