@@ -17,6 +17,8 @@ _ROLES = {
     **dict.fromkeys((SYSTEM, "developer"), SYSTEM),
 }
 _TEXT_PARTS = (None, "text", "input_text", "output_text")
+# `json.dumps` would make an encoder for each cell.
+_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 _NAME = re.compile(r"[\w-]{1,20}", re.ASCII)
 
 # Either kind of quotes: a list that Python printed begins like one, too, and is not taken for plain text.
@@ -102,7 +104,7 @@ def check_roles(column: str, turns: Turns) -> None:
 
 def json_text(turns: Turns) -> str:
     """Returns turns as the JSON text that the competition's files have, escapes included."""
-    return json.dumps(turns.texts, separators=(",", ":"))
+    return _ENCODE(turns.texts)
 
 
 def _plain_turn(turn: object, number: int) -> str | None:

@@ -126,7 +126,7 @@ def _names_roles(value: object) -> bool:
     if isinstance(value, list) and value[:1] != objects[:1]:
         return False
     known = [item for item in objects if (item.get("role") or item.get("from")) in ("user", "assistant", "system")]
-    whole = [i for i in objects if {"role", "content"} <= set(i) or {"from", "value"} <= set(i)]
+    whole = [i for i in objects if ("content" in i and ("role" in i or "from" in i)) or ("from" in i and "value" in i)]
     return bool(whole or (known and isinstance(value, list)))
 
 
