@@ -81,12 +81,19 @@ def score_parser() -> argparse.ArgumentParser:
 
 
 def score_settings(arguments: argparse.Namespace) -> Settings:
-    """Returns the settings that the flags of `score_parser` ask for; raises `UsageError` for what is not accepted."""
+    """Returns the settings that the flags of `score_parser` ask for; raises `UsageError` for what is not accepted.
+
+    Prints a line for each member whose preset was chosen for another model than the one it now has.
+    """
     flags = {"input": arguments.input, "output": arguments.output, "limit": arguments.limit}
-    values = layered(arguments.preset, arguments.config, flags, arguments.sets)
+    said: list[str] = []
+    values = layered(arguments.preset, arguments.config, flags, arguments.sets, said.append)
     if values.get("output") is None and values.get("input"):
         values["output"] = _run_directory_for(values["input"])
-    return checked(Settings, values)
+    settings = checked(Settings, values)
+    for line in said:
+        print(line)
+    return settings
 
 
 def _run_directory_for(inputs: object) -> str:

@@ -2,7 +2,7 @@
 
 import difflib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from lmsys_ray.config import MemberSettings
 from lmsys_ray.errors import UsageError
+from lmsys_ray.preset_members import without_foreign
 from lmsys_ray.resources import DIRECTORY
 from lmsys_ray.storage import path_of, read_bytes
 from lmsys_ray.storage_errors import refuse_credentials
@@ -23,23 +24,40 @@ DEFAULT_PRESET = "default"
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def layered(preset: str | None, config: str | None, flags: dict[str, Any], sets: Sequence[str]) -> dict[str, Any]:
+def layered(
+    preset: str | None,
+    config: str | None,
+    flags: dict[str, Any],
+    sets: Sequence[str],
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
     """Returns the merged settings, not yet checked.
 
     Without `preset`, the default one supplies what the other layers leave out as a whole: its members are taken where
-    the config file names none, its input where no other is given. Raises `UsageError` for a layer that cannot be read.
+    the config file names none, its input where no other is given. What a preset says of its own models does not hold
+    for a model that another layer names in their place; `say` is told where that is so. Raises `UsageError` for a layer
+    that cannot be read.
     """
     given = _config(config) if config else OmegaConf.create()
     base = _preset(preset or DEFAULT_PRESET)
     if not preset:
         base = OmegaConf.create({key: value for key, value in base.items() if key not in given})
     changed = OmegaConf.create({key: value for key, value in flags.items() if value is not None})
-    layers = (base, given, changed, _overrides(sets))
+    layers = (given, changed, _overrides(sets))
     try:
-        merged = OmegaConf.to_container(OmegaConf.merge(*layers), resolve=True)
+        merged = OmegaConf.to_container(OmegaConf.merge(base, *layers), resolve=True)
+        above = OmegaConf.to_container(OmegaConf.merge(*layers))
     except OmegaConfBaseException as error:
         raise UsageError(f"settings: {_first_line(error)}") from None
+    members = [_members(values) for values in (merged, OmegaConf.to_container(base), above)]
+    for line in without_foreign(*members):
+        say(line)
     return {str(key): value for key, value in merged.items()} if isinstance(merged, dict) else {}
+
+
+def _members(values: Any) -> dict[str, Any]:
+    members = values.get("members") if isinstance(values, dict) else None
+    return members if isinstance(members, dict) else {}
 
 
 def _preset(name: str) -> DictConfig:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lmsys_ray.commands import score_parser, score_settings
-from lmsys_ray.config import LlamaSettings, Settings
+from lmsys_ray.config import LightGBMSettings, LlamaSettings, Settings
 from lmsys_ray.errors import UsageError
 from lmsys_ray.layers import PRESETS
 
@@ -121,3 +121,83 @@ def test_every_preset_is_valid_once_its_paths_are_given() -> None:
         "max_length",
     )
     assert (llama.weight, found.members["lightgbm"].weight, llama.max_length) == (0.95, 0.05, 2048)
+
+
+def sets(*changes: str) -> list[str]:
+    return [argument for change in changes for argument in ("--set", change)]
+
+
+OWN = ("members.llama.model=some/model", "members.llama.adapter=some/adapter")
+PLAIN = LlamaSettings(kind="llama", model="some/model", weight=0.2)
+
+
+def test_another_model_is_read_as_if_no_preset_had_named_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert settings(*sets(OWN[0])).members["llama"] == PLAIN
+    assert capsys.readouterr().out == (
+        "members.llama: the model is another than the preset's, whose adapter, layers, text, template, max_length, "
+        "truncation, swap are left out; the preset's weight of 0.2 stays\n"
+    )
+    assert settings(*sets(*OWN)).members["llama"] == PLAIN.model_copy(update={"adapter": "some/adapter"})
+
+
+def test_what_is_given_for_another_model_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = config(tmp_path, "members: {llama: {model: some/model, layers: 16, swap: true}}")
+    found = settings("--preset", "default", "--config", path, *sets("members.llama.weight=1"))
+    assert found.members["llama"] == PLAIN.model_copy(update={"layers": 16, "swap": True, "weight": 1.0})
+    assert "whose adapter, text, template, max_length, truncation are left out\n" in capsys.readouterr().out
+
+
+def test_another_kind_keeps_the_weight_alone() -> None:
+    found = settings(*sets("members.llama.kind=lightgbm", "members.llama.artifacts=some/trees"))
+    assert found.members["llama"] == LightGBMSettings(kind="lightgbm", artifacts="some/trees", weight=0.2)
+
+
+def test_another_adapter_of_the_same_model_keeps_what_is_not_about_adapters(tmp_path: Path) -> None:
+    (tmp_path / "scoring.json").write_text('{"layers": 12, "max_length": 256, "template": "labelled", "pooling": "x"}')
+    packaged = settings().members["llama"]
+    as_others = {"layers": None, "text": "json", "template": "notebook", "max_length": 2048, "truncation": "right"}
+    for adapter, own in (
+        ("some/adapter", as_others),
+        (str(tmp_path), {**as_others, "layers": 12, "template": "labelled", "max_length": 256}),
+    ):
+        found = settings(*sets(f"members.llama.adapter={adapter}")).members["llama"]
+        assert found == packaged.model_copy(update={"adapter": adapter, **own})
+    found = settings(*sets(f"members.llama.adapter={tmp_path}", "members.llama.layers=9")).members["llama"]
+    assert isinstance(found, LlamaSettings)
+    assert (found.layers, found.max_length) == (9, 256)
+
+
+def test_the_packaged_models_named_once_more_change_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    same = ("model=packaged:smollm2-135m", "adapter=packaged:smollm2-135m-lora", "swap=true", "batch_tokens=512")
+    found = settings(*sets(*(f"members.llama.{change}" for change in same), "members.lightgbm.artifacts=some/trees"))
+    llama = settings().members["llama"]
+    assert found.members["llama"] == llama.model_copy(update={"batch_tokens": 512})
+    assert found.members["lightgbm"] == LightGBMSettings(kind="lightgbm", artifacts="some/trees", weight=0.8)
+    assert capsys.readouterr().out == ""
+
+
+def test_members_of_a_config_know_nothing_of_a_preset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = config(tmp_path, "members: {llama: {kind: llama, model: some/model}}")
+    assert settings("--config", path).members == {"llama": PLAIN.model_copy(update={"weight": 1.0})}
+    assert settings("--config", path, *sets(OWN[1])).members["llama"].model == "some/model"
+    assert capsys.readouterr().out == ""
+
+
+def test_the_preset_notebook_names_no_model_and_loses_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    given = sets(*OWN, "members.lightgbm.artifacts=some/trees")
+    llama = settings("--preset", "notebook", "--input", "a.csv", *given).members["llama"]
+    wanted = {"text": "notebook", "padding": "max_length", "batch_tokens": 8192, "weight": 0.95}
+    assert llama == PLAIN.model_copy(update={"adapter": "some/adapter", **wanted})
+    assert capsys.readouterr().out == ""
+
+
+def test_a_damaged_note_beside_an_adapter_is_named(tmp_path: Path) -> None:
+    (tmp_path / "scoring.json").write_text("{")
+    with pytest.raises(UsageError, match=r"adapter: scoring\.json of .* is no JSON"):
+        settings(*sets(f"members.llama.adapter={tmp_path}"))
+
+
+def test_nothing_is_said_before_a_credential_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UsageError, match="credential"):
+        settings(*sets("members.llama.model=https://user:secret@host/model"))
+    assert capsys.readouterr().out == ""

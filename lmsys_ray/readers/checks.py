@@ -1,13 +1,15 @@
 """From raw records to rows that can be used, or that have the reason why not.
 
-What is evidently in order is told by vectorised patterns, which accept nothing that `decode_cell` would refuse; the
-rest is looked at value by value.
+What is evidently in order is told by vectorised patterns, which accept nothing that `kept_cell` would refuse or change;
+the rest is looked at value by value.
 """
+
+from collections.abc import Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lmsys_ray.conversations import CELLS, BadCellError, CellForm, decode_cell
+from lmsys_ray.conversations import CELLS, TYPED, BadCellError, CellForm, kept_cell
 from lmsys_ray.readers.records import Records
 
 NEEDED = ("id", *CELLS)
@@ -28,9 +30,9 @@ READ = pa.schema(
 _SPACE = r"[ \t\r\n]*"
 _TURN = r'(?:null|"(?:[^"\\]|\\["\\/bfnrt]|\\u[0-9A-Fa-f]{4})*")'
 _LIST = rf"{_SPACE}\[{_SPACE}(?:{_TURN}(?:{_SPACE},{_SPACE}{_TURN})*{_SPACE})?\]{_SPACE}\z"
-# Text that begins neither with a bracket nor with white space, by anybody's definition of it, is no list of turns.
-_TEXT = r"\z|[^\[\x00-\x20\x7f-\xa0\x{1680}\x{2000}-\x{200f}\x{2028}-\x{202f}\x{205f}\x{3000}]"
-_USABLE = {"auto": rf"\A(?:{_TEXT}|{_LIST})", "json": rf"\A{_LIST}", "text": r"\A"}
+# Text that begins neither with a bracket nor with white space, by anybody's definition of it, holds no turns.
+_TEXT = r"\z|[^\[{\x00-\x20\x7f-\xa0\x{1680}\x{2000}-\x{200f}\x{2028}-\x{202f}\x{205f}\x{3000}]"
+_USABLE = {"auto": rf"\A(?:{_TEXT}|{_LIST})", "json": rf"\A{_LIST}", "text": rf"\A(?:\z|[^{TYPED}])"}
 _USABLE_ID = r"\A[!-~]+\z"
 
 
@@ -42,7 +44,7 @@ def checked(records: Records, form: CellForm, start_row: int, number: int, extra
     rows = len(records.columns[0])
     faults = dict(records.faults)
     identity = _ids(records.columns[0], faults)
-    cells = [_cells(name, column, form, faults) for name, column in zip(CELLS, records.columns[1:4], strict=True)]
+    cells = [_cells(name, records, form, faults) for name in CELLS]
     others = [_text(column, {}, "").cast(pa.string()) for column in records.columns[4:]]
     reasons = pa.nulls(rows, pa.string())
     if faults:
@@ -62,7 +64,7 @@ def _ids(column: pa.Array, faults: dict[int, str]) -> pa.Array:
         reason = _id_fault(identity[position].as_py())
         if reason:
             unusable[position] = faults.setdefault(position, reason)
-    return _nulled(identity, unusable)
+    return _replaced(identity, dict.fromkeys(unusable))
 
 
 def _id_fault(identity: str | None) -> str | None:
@@ -71,25 +73,30 @@ def _id_fault(identity: str | None) -> str | None:
     return "id holds a line break" if "\n" in identity or "\r" in identity else None
 
 
-def _cells(name: str, column: pa.Array, form: CellForm, faults: dict[int, str]) -> pa.Array:
-    cells = _text(column, faults, name)
+def _cells(name: str, records: Records, form: CellForm, faults: dict[int, str]) -> pa.Array:
+    """Returns a column as shards keep it; a cell that cannot be used is its row's fault."""
+    cells = _text(records.columns[NEEDED.index(name)], faults, name)
     usable = pc.fill_null(pc.match_substring_regex(cells, _USABLE[form]), False)
+    changed: dict[int, str | None] = {}
     for position in _false(usable):
         if position not in faults:
-            reason = _cell_fault(cells[position].as_py(), form)
-            if reason:
-                faults[position] = f"{name} {reason}"
-    return cells
+            cell = cells[position].as_py()
+            try:
+                kept = _kept(name, cell, form)
+            except BadCellError as error:
+                faults[position] = f"{name} {error}"
+                continue
+            if kept != cell:
+                changed[position] = kept
+    if form == "text":
+        changed |= {position: TYPED + cells[position].as_py() for position in records.typed.get(name, ())}
+    return _replaced(cells, changed)
 
 
-def _cell_fault(cell: str | None, form: CellForm) -> str | None:
+def _kept(name: str, cell: str | None, form: CellForm) -> str:
     if cell is None:
-        return "is missing"
-    try:
-        decode_cell(cell, form)
-    except BadCellError as error:
-        return str(error)
-    return None
+        raise BadCellError("is missing")
+    return kept_cell(name, cell, form)
 
 
 def _text(column: pa.Array, faults: dict[int, str], name: str) -> pa.Array:
@@ -108,10 +115,11 @@ def _text(column: pa.Array, faults: dict[int, str], name: str) -> pa.Array:
     return pa.array(values, pa.large_string())
 
 
-def _nulled(column: pa.Array, positions: dict[int, str]) -> pa.Array:
-    if not positions:
+def _replaced(column: pa.Array, changed: Mapping[int, str | None]) -> pa.Array:
+    """Returns a column with the values of some positions changed."""
+    if not changed:
         return column
-    return pa.array([None if i in positions else value for i, value in enumerate(column.to_pylist())], column.type)
+    return pa.array([changed.get(i, value) for i, value in enumerate(column.to_pylist())], column.type)
 
 
 def _false(mask: pa.BooleanArray) -> list[int]:

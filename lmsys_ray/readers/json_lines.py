@@ -8,6 +8,7 @@ from typing import Any
 from lmsys_ray.errors import UsageError
 from lmsys_ray.readers.files import missing_columns, open_bytes
 from lmsys_ray.readers.records import Records, text_columns
+from lmsys_ray.readers.typed import TypedCells
 
 _BATCH_ROWS = 1024
 _BATCH_BYTES = 2 << 20
@@ -49,6 +50,7 @@ class _Batch:
         self._columns = columns
         self._rows: list[list[str | None]] = []
         self._faults: dict[int, str] = {}
+        self._cells = TypedCells()
         self.at = at
         self.bytes = 0
 
@@ -56,7 +58,8 @@ class _Batch:
         return len(self._rows) >= _BATCH_ROWS or self.bytes >= _BATCH_BYTES
 
     def records(self) -> Records:
-        return Records(self.at, text_columns(self._rows, len(self._columns), "surrogatepass"), self._faults)
+        columns = text_columns(self._rows, len(self._columns), "surrogatepass")
+        return self._cells.records(self.at, columns, self._faults)
 
     def add(self, line: bytes) -> list[str] | None:
         """Adds the record of a line; returns its keys where it is an object."""
@@ -65,11 +68,11 @@ class _Batch:
             self._faults[len(self._rows)] = record
             self._rows.append([None] * len(self._columns))
             return None
+        position = len(self._rows)
         identity, *values = (record.get(name) for name in self._columns)
-        fault = next((name for name, value in zip(self._columns[1:4], values, strict=False) if not _is_cell(value)), "")
-        if fault and identity is not None:
-            self._faults[len(self._rows)] = f"{fault} is neither text nor a list of turns"
-        self._rows.append([_id_text(identity), *map(cell_text, values[:3]), *map(_extra_text, values[3:])])
+        named = zip(self._columns[1:4], values, strict=False)
+        cells = [self._cells.cell(name, position, _sound(value)) for name, value in named]
+        self._rows.append([_id_text(identity), *cells, *map(_extra_text, values[3:])])
         return list(record)
 
 
@@ -86,23 +89,15 @@ def _object(line: bytes) -> dict[str, Any] | str:
     return record if isinstance(record, dict) else "is JSON but no object"
 
 
-def _is_cell(value: object) -> bool:
-    return value is None or isinstance(value, str | list)
-
-
 def _id_text(value: object) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return value if isinstance(value, str) else None
 
 
-def cell_text(value: object) -> str | None:
-    """A list of turns as the JSON text that a CSV would hold, with escapes as in the competition's files."""
-    if isinstance(value, list):
-        return json.dumps(value, separators=(",", ":"))
-    if not isinstance(value, str):
-        return None
-    return value if value.isascii() else _LONE_SURROGATE.sub("\ufffd", value)  # such as \ud83d without its twin
+def _sound(value: object) -> object:
+    """A text without lone surrogates, such as \\ud83d without its twin, which no text of Arrow can hold."""
+    return value if not isinstance(value, str) or value.isascii() else _LONE_SURROGATE.sub("\ufffd", value)
 
 
 def _extra_text(value: object) -> str | None:

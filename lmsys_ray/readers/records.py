@@ -1,7 +1,7 @@
 """What every reader yields: raw values in columns, before anything is checked."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -30,6 +30,8 @@ class Records:
     """The values of each column asked for, the id's first: text or bytes that may be no UTF-8, null where missing."""
     faults: dict[int, str] = field(default_factory=dict)
     """Why the record at a position here cannot be used; its id stands in `columns` where it is known."""
+    typed: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """By column, where the file itself types a value as a list: it came as the JSON text of its turns."""
 
 
 def text_columns(rows: Sequence[Sequence[str | None]], width: int, surrogates: str) -> list[pa.Array]:

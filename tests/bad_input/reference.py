@@ -93,14 +93,53 @@ def _first_bad_byte(text: str) -> str | None:
 
 
 def decodes(cell: str, form: str = "auto") -> bool:
-    """Whether a cell is plain text, or a JSON list of nothing but texts, nulls, numbers and booleans."""
+    """Whether a cell is plain text, or JSON of nothing but turns: texts, nulls, numbers and booleans, or messages."""
     start = cell.lstrip()
     inner = start[1:].lstrip() if start.startswith("[") else None
     is_list = inner is not None and (inner == "" or inner[0] in '"]' or re.match(r"null\b", inner) is not None)
-    if form == "text" or (form == "auto" and not is_list):
+    if form == "text":
         return True
     try:
         value = json.loads(cell, strict=False)
     except (ValueError, RecursionError):
+        return form == "auto" and not is_list and not _damaged_messages(start)
+    if form == "auto" and not is_list and not _names_roles(value):
+        return True
+    return _are_messages(value if isinstance(value, list) else [value]) or (
+        isinstance(value, list) and not any(isinstance(turn, list | dict) for turn in value)
+    )
+
+
+def _damaged_messages(start: str) -> bool:
+    """Whether text, which is no JSON, begins like an object and has a role, in the one kind of quotes or the other."""
+    text = start.replace("'", '"')
+    inner = text.removeprefix("[").lstrip()
+    if not inner.startswith("{") or inner[1:].lstrip()[:1] not in ('"', "}"):
         return False
-    return isinstance(value, list) and not any(isinstance(turn, list | dict) for turn in value)
+    roles = list(re.finditer(r'"(role|from)"\s*:\s*"(user|assistant|system)"', text))
+    begins = re.match(r'\{\s*"(content|value)"', inner) or any(inner[1:].lstrip().startswith(r[0]) for r in roles)
+    return bool(roles) and bool(text.startswith("[") or begins)
+
+
+def _names_roles(value: object) -> bool:
+    objects = [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, dict)]
+    if isinstance(value, list) and value[:1] != objects[:1]:
+        return False
+    known = [item for item in objects if (item.get("role") or item.get("from")) in ("user", "assistant", "system")]
+    whole = [i for i in objects if ("content" in i and ("role" in i or "from" in i)) or ("from" in i and "value" in i)]
+    return bool(whole or (known and isinstance(value, list)))
+
+
+def _are_messages(values: list[object]) -> bool:
+    """Whether all values are nulls or messages of a prompt, their content text, null or parts of text."""
+    known = [value for value in values if value is not None]
+    for value in known:
+        if not isinstance(value, dict):
+            return False
+        role = value.get("role", value.get("from"))
+        content = value["content"] if "content" in value else value.get("value", 0) if "from" in value else 0
+        parts = content if isinstance(content, list) else [content]
+        parts = [part.get("text", 0) if isinstance(part, dict) else part for part in parts]
+        if role not in (None, "user", "system") or any(not isinstance(part, str | None) for part in parts):
+            return False
+    return bool(known)

@@ -1,5 +1,6 @@
 """Files that are not what they should be, damaged files, and rows of JSON Lines and Parquet."""
 
+import datetime
 import gzip
 import json
 import random
@@ -102,6 +103,22 @@ CUT = "is not valid JSON (Expecting ',' delimiter: line 1 column 24 (char 23))"
 TWO = f"is not valid JSON (Extra data: line 1 column {len(LINE)} (char {len(LINE) - 1}))"
 NEITHER = "is neither text nor a list of turns"
 NESTED = "prompt has a list as turn 2 where text is expected"
+USER_SAYS = {"role": "user", "content": "a"}
+ASSISTANT_SAYS = {"role": "assistant", "content": "b"}
+BOTH = "holds messages of both user and assistant; give the user's in prompt, the assistant's in a response"
+NOT_THE_USERS = "prompt holds messages of assistant; give those of the user alone, others in a response"
+NOT_THE_ANSWER = "response_a holds messages of user; give those of the assistant alone, others in the prompt"
+NO_MESSAGE = "prompt has an object without content as turn 1 where a message is expected"
+NO_UTF8 = "prompt is not valid UTF-8 (byte 0xff)"
+SECOND_NUMBER = "prompt has a number as turn 2 where text is expected"
+MISSING = Row("1", "prompt is missing")
+DAY = datetime.date(2024, 1, 1)
+
+
+def first(found: str) -> str:
+    return f"prompt has {found} as turn 1 where text is expected"
+
+
 REST = b', "response_a": "", "response_b": ""}\n'
 JSON_LINES: dict[str, tuple[bytes, list[Row]]] = {
     "cut line": (b'{"id": 1, "prompt": "a"\n', [Row(None, CUT)]),
@@ -129,6 +146,17 @@ JSON_LINES: dict[str, tuple[bytes, list[Row]]] = {
     "cell that is a number": (line(response_b=5), [Row("1", f"response_b {NEITHER}")]),
     "lists of turns": (line(prompt=["a", None, 1, True]), [Row("1")]),
     "list in a list": (line(prompt=["a", ["b"]]), [Row("1", NESTED)]),
+    "list in a list, and no text": (line(prompt=[["a"]]), [Row("1", first("a list"))]),
+    "list of numbers": (line(prompt=[1, 2.5]), [Row("1", first("a number"))]),
+    "list of a number and a boolean": (line(prompt=[1, True]), [Row("1", first("a number"))]),
+    "list of booleans": (line(prompt=[True]), [Row("1", first("a boolean"))]),
+    "list that begins with a number": (line(prompt=[1, "a"]), [Row("1")]),
+    "list of messages": (line(prompt=[USER_SAYS, USER_SAYS]), [Row("1")]),
+    "message": (line(response_b=ASSISTANT_SAYS), [Row("1")]),
+    "list of messages by both": (line(response_a=[USER_SAYS, ASSISTANT_SAYS]), [Row("1", f"response_a {BOTH}")]),
+    "list of messages for the other side": (line(prompt=[ASSISTANT_SAYS]), [Row("1", NOT_THE_USERS)]),
+    "list of objects": (line(prompt=[{"a": 1}]), [Row("1", NO_MESSAGE)]),
+    "list of lists in a row without an id": (line(id=None, prompt=[["a"]]), [Row(None, NO_ID)]),
     "lone surrogate in a cell": (b'{"id": 1, "prompt": "\\ud83d"' + REST, [Row("1")]),
     "further keys, labels or none": (line(winner_tie=1, x={}), [Row("1")]),
     "crlf and blank lines": (line().replace(b"\n", b"\r\n") + b"\r\n\n", [Row("1")]),
@@ -151,8 +179,26 @@ PARQUET: dict[str, tuple[str, Any, list[Row]]] = {
     "column of nulls": ("prompt", pa.nulls(2), [Row("0", "prompt is missing"), Row("1", "prompt is missing")]),
     "bytes": ("prompt", pa.array([b"\xff", b"a"]), [Row("0", "prompt is not valid UTF-8 (byte 0xff)"), Row("1")]),
     "lists": ("prompt", pa.array([["a", None], None]), [Row("0"), Row("1", "prompt is missing")]),
-    "lists of lists": ("prompt", pa.array([[["a"]], []]), [Row("0"), Row("1")]),
-    "lists of numbers": ("prompt", pa.array([[1], [2]]), [Row("0"), Row("1")]),
+    "lists of lists": ("prompt", pa.array([[["a"]], []]), [Row("0", first("a list")), Row("1")]),
+    "lists of numbers": ("prompt", pa.array([[1], [None, 2]]), [Row("0", first("a number")), Row("1", SECOND_NUMBER)]),
+    "lists of dates": ("prompt", pa.array([[DAY], None]), [Row("0", first("a date")), Row("1", "prompt is missing")]),
+    "lists of other objects": ("prompt", pa.array([[{"a": 1}], []]), [Row("0", NO_MESSAGE), Row("1")]),
+    "lists of bytes": ("prompt", pa.array([[b"a"], [b"a", b"\xff"]]), [Row("0"), Row("1", NO_UTF8)]),
+    "lists of text that is no utf-8": (
+        "prompt",
+        pa.array([[b"a"], [b"\xff"]]).cast(pa.list_(pa.string()), safe=False),
+        [Row("0"), Row("1", NO_UTF8)],
+    ),
+    "lists of a fixed size": ("prompt", pa.array([["a", "b"], None], pa.list_(pa.string(), 2)), [Row("0"), MISSING]),
+    "lists of texts by dictionary": (
+        "prompt",
+        pa.array([["a"], ["b", None]], pa.list_(pa.dictionary(pa.int32(), pa.string()))),
+        [Row("0"), Row("1")],
+    ),
+    "large lists": ("prompt", pa.array([["a"], [None]], pa.large_list(pa.large_string())), [Row("0"), Row("1")]),
+    "lists of nulls": ("prompt", pa.array([[None], []]), [Row("0"), Row("1")]),
+    "messages": ("prompt", pa.array([[USER_SAYS], [ASSISTANT_SAYS]]), [Row("0"), Row("1", NOT_THE_USERS)]),
+    "single messages": ("response_a", pa.array([ASSISTANT_SAYS, USER_SAYS]), [Row("0"), Row("1", NOT_THE_ANSWER)]),
     "numbers": ("prompt", pa.array([1, 2]), [Row("0"), Row("1")]),
 }
 

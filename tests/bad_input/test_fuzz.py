@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lmsys_ray.conversations import BadCellError, decode_cell
+from lmsys_ray.conversations import BadCellError, decode_cell, kept_cell
 from lmsys_ray.readers import BEGINNING, Start, csv_blocks, read_rows, windows
 from tests.bad_input import reference
 from tests.bad_input.outcomes import Row
@@ -36,8 +36,20 @@ PIECES = st.sampled_from(
         ),
         *(b"\\u12e9", b"\\ud83d", b"1", b"id7", b"{", b":", b"-2.5", b"true", b"\xc3\xa9", b"\xff", b"\xed\xa0\xbd"),
         *(b"\x00", b"\xef\xbb\xbf", b"\xe2\x80\x83", b"\xc2\x85", b"\x0b", b"\x1c"),
+        *(b'[{""role"":""user"",""content"":""x""}]', b'{""role"":', b"'role':", b'""user""', b'""content"":', b"}"),
         *(b"2,a,b,c\n", b'3,"[""y""]","a\nb","c,d"\n'),
     ]
+)
+PART = st.sampled_from(["a", None, {"type": "text", "text": "b"}, {"text": "c"}, {"type": "image"}, 1])
+MESSAGE = st.dictionaries(st.sampled_from(["role", "content", "from", "value", "id"]), st.none()).flatmap(
+    lambda keys: st.fixed_dictionaries(
+        {
+            key: st.sampled_from(["user", "assistant", "system", "admin", None])
+            if key in ("role", "from")
+            else st.text(max_size=3) | st.none() | st.integers() | st.lists(PART, max_size=2)
+            for key in keys
+        }
+    )
 )
 TEXT = st.one_of(st.lists(PIECES, max_size=40).map(b"".join), st.binary(max_size=60))
 CELL = st.one_of(
@@ -46,6 +58,9 @@ CELL = st.one_of(
         json.dumps
     ),
     st.text(max_size=20),
+    st.lists(st.none() | MESSAGE | st.text(max_size=2), max_size=3).map(json.dumps),
+    st.builds(lambda message, tail: json.dumps(message) + tail, MESSAGE, st.sampled_from(["", " ", "x", "]"])),
+    st.builds(lambda message, end: f"[{json.dumps(message)}]"[:-end], MESSAGE, st.integers(1, 30)),
 )
 FORM = st.sampled_from(["auto", "json", "text"])
 FEW = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
@@ -96,12 +111,13 @@ def fast_and_careful_ways_accept_the_same_cells(path: Path, cell: str, form: str
     path.write_text(json.dumps({"id": 1, "prompt": cell, "response_a": '["a"]', "response_b": "[]"}) + "\n")
     row = next(read_rows(str(path), form)).to_pylist()[0]
     try:
-        decode_cell(cell, form)
-        reason = None
+        kept, reason = kept_cell("prompt", cell, form), None
     except BadCellError as error:
-        reason = f"prompt {error}"
-    assert row["reason"] == reason
+        kept, reason = None, f"prompt {error}"
+    assert (row["prompt"], row["reason"]) == (kept, reason)
     assert reference.decodes(cell, form) == (reason is None)
+    if kept is not None:
+        assert decode_cell(kept, form) == ([cell] if form == "text" else decode_cell(cell, form))
 
 
 @pytest.fixture(scope="module")

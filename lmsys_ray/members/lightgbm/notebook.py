@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.sparse import csr_array, csr_matrix, hstack
 
-from lmsys_ray.conversations import CELLS
+from lmsys_ray.conversations import CELLS, undecoded
 from lmsys_ray.members.lightgbm.vectorizer import Vectorizer
 
 EXTRAS = 2 * (5 * len(CELLS) + 2)
@@ -35,6 +35,7 @@ class NotebookFeatures:
 
     def matrix(self, conversations: pa.Table) -> csr_matrix:
         """Returns float64 [rows, columns]; every value is exactly that of the notebook's dense matrix."""
+        conversations = undecoded(conversations)
         a, b = (self._logarithms(conversations[cell].to_pylist()) for cell in ("response_a", "response_b"))
         difference = a - b
         blocks = [difference, abs(difference), csr_array(_extras(conversations))]

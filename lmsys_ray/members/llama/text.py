@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from lmsys_ray.conversations import CellForm, decode_cell
+from lmsys_ray.conversations import TYPED, CellForm, decode_cell
 
 TextMode = Literal["json", "notebook"]
 
@@ -16,7 +16,7 @@ def cell_text(cell: str | None, mode: TextMode = "json", form: CellForm = "auto"
     if cell is None:
         return ""
     if mode == "notebook":
-        return notebook_text(cell)
+        return notebook_text(cell.removeprefix(TYPED))
     return "\n\n".join(decode_cell(cell, form))
 
 
