@@ -13,7 +13,7 @@ from lmsys_ray.members.llama.adapters import with_adapter
 from lmsys_ray.members.llama.decoder import PackedDecoder, TransformersDecoder, fits
 from lmsys_ray.members.llama.linear import form_for
 from lmsys_ray.members.llama.quiet import quiet_libraries
-from lmsys_ray.members.llama.sources import load_tokenizer, model_directory, pad_token_id
+from lmsys_ray.members.llama.sources import model_directory, read_tokenizer
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Classifier:
     pad_id: int
     device: torch.device
     """Where the input goes; the head may lie on another GPU."""
+    embedded: int
+    """How many ids have an embedding."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ def load_classifier(settings: LlamaSettings) -> Classifier:
     """
     loaded = load_model(settings)
     backbone: PreTrainedModel = getattr(loaded.model, loaded.model.base_model_prefix)
-    device = next(backbone.get_input_embeddings().parameters()).device
+    embedding = next(backbone.get_input_embeddings().parameters())
+    device, embedded = embedding.device, len(embedding)
     form = form_for(loaded.quantization)
     packed = settings.padding == "none"
     chosen = loaded.model.config._attn_implementation
@@ -64,6 +67,7 @@ def load_classifier(settings: LlamaSettings) -> Classifier:
         columns=loaded.columns,
         pad_id=loaded.pad_id,
         device=device,
+        embedded=embedded,
     )
 
 
@@ -75,9 +79,8 @@ def load_model(settings: LlamaSettings) -> LoadedModel:
     with quiet_libraries():
         directory = model_directory(settings.model)
         config = base_model.read_config(directory, settings)
-        tokenizer = load_tokenizer(settings.model)
-        tokenizer_pad = pad_token_id(directory, tokenizer)
-        checks.check_tokenizer(tokenizer, tokenizer_pad, config.get_text_config(), settings.model)
+        read = read_tokenizer(settings.model, settings.adapter, settings.append_eos)
+        checks.check_tokenizer(read.tokenizer, read.pad_id, config.get_text_config(), settings.model)
         columns = checks.class_columns(config.id2label or {}, settings.model)
         quantization = quantizing.choose(config, settings)
         loaded_quantized = quantizing.loading_arguments(config, quantization, settings)
@@ -89,4 +92,4 @@ def load_model(settings: LlamaSettings) -> LoadedModel:
             model = with_adapter(model, settings, settings.adapter, head_found, merge=not loaded_quantized)
         checks.check_finite(model, settings.model)
     model.eval()
-    return LoadedModel(model, columns, tokenizer_pad if tokenizer_pad is not None else 0, quantization)
+    return LoadedModel(model, columns, read.pad_id if read.pad_id is not None else 0, quantization)

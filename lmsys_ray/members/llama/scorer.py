@@ -11,6 +11,7 @@ import torch
 from lmsys_ray.config import LlamaSettings
 from lmsys_ray.errors import UnscorableError
 from lmsys_ray.members.llama import attention, devices, packing
+from lmsys_ray.members.llama.checks import check_embedded
 from lmsys_ray.members.llama.decoder import PackedDecoder
 from lmsys_ray.members.llama.loading import load_classifier
 from lmsys_ray.members.llama.prefixes import find_prefixes
@@ -53,11 +54,13 @@ class LlamaScorer:
     def score(self, encoded: pa.Table) -> np.ndarray:
         """Returns float32 probabilities [rows, 3] for a table with the columns of `encode.ENCODED`.
 
-        Raises `UnscorableError` where logits are not finite, or a single row does not fit in the device's memory.
+        Raises `UnscorableError` where logits are not finite, a single row does not fit in the device's memory, or a
+        token has no embedding.
         """
         rows = encoded["row"].to_numpy()
         ids = encoded["input_ids"].combine_chunks()
         flat, starts = ids.flatten().to_numpy(), ids.offsets.to_numpy() - ids.offsets[0].as_py()
+        check_embedded(flat, self.classifier.embedded, self.settings.model)
         batches, logits = self._forward_all(flat, starts)
         if not batches:
             return np.empty((0, 3), np.float32)
