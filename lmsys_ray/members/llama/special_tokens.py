@@ -63,17 +63,14 @@ def check_not_doubled(tokenizer: Tokenizer, template: Template, before: np.ndarr
 
     Raises `UsageError` where it does.
     """
-    first, last = (
-        tokenizer.encode(literal, add_special_tokens=False).ids
-        for literal in (template.literals[0], template.literals[-1])
-    )
-    for doubled, where in (
-        (len(before) and first[:1] == [before[-1]], "begins with {}, which stands before each row anyway"),
-        (len(after) and last[-1:] == [after[0]], "ends in {}, which stands behind each row anyway"),
-    ):
-        if doubled:
-            token = tokenizer.id_to_token(int(before[-1] if where.startswith("begins") else after[0]))
-            raise UsageError(f"template: it {where.format(token)}; leave it out of the template")
+    first = tokenizer.encode(template.literals[0], add_special_tokens=False).ids[:1]
+    last = tokenizer.encode(template.literals[-1], add_special_tokens=False).ids[-1:]
+    if first and first == list(before[-1:]):
+        token = tokenizer.id_to_token(first[0])
+        raise UsageError(f"template: it begins with {token}, which stands before each row anyway; leave it out there")
+    if last and last == list(after[:1]):
+        token = tokenizer.id_to_token(last[0])
+        raise UsageError(f"template: it ends in {token}, which stands behind each row anyway; leave it out there")
 
 
 def cells_as_text(bounded: BoundedTokenizer, template: Template) -> Template:
