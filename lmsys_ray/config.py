@@ -52,6 +52,12 @@ class LlamaSettings(Strict):
     threads: PositiveInt | Literal["auto"] = Field(
         "auto", description="CPU cores of a replica; auto: all, shared out evenly where replicas is a number"
     )
+    append_eos: bool = Field(False, description="end each row in the tokenizer's EOS, where it does not do so itself")
+    special_tokens: Literal["auto", "text", "parse"] = Field(
+        "auto",
+        description="special tokens that stand in a cell: text, or parse into their ids as transformers does; "
+        "auto: as the adapter notes, else parse",
+    )
     weight: float = Field(1.0, ge=0)
 
     @field_validator("gpus_per_replica")

@@ -14,7 +14,7 @@ from lmsys_ray.config import LlamaSettings
 from lmsys_ray.members.llama.devices import choose_dtype
 from lmsys_ray.members.llama.loading import load_model
 from lmsys_ray.members.llama.quiet import quiet_libraries
-from lmsys_ray.members.llama.sources import TOKENIZER_FILES, load_tokenizer, model_directory, pad_token_id
+from lmsys_ray.members.llama.sources import TOKENIZER_FILES, model_directory, read_tokenizer
 
 _SEED = 0
 
@@ -31,7 +31,7 @@ def save_checkpoint(settings: LlamaSettings, shape: str | None, folder: Path) ->
         if model.config.pad_token_id is None:  # transformers refuses batches without one
             model.config.pad_token_id = loaded.pad_id
     else:
-        pad_id = pad_token_id(model_directory(settings.model, TOKENIZER_FILES), load_tokenizer(settings.model))
+        pad_id = read_tokenizer(settings.model).pad_id
         model, columns = random_model(shape, pad_id or 0), list(range(len(CLASSES)))
     with quiet_libraries():
         model.save_pretrained(folder)

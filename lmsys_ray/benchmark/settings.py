@@ -12,7 +12,7 @@ from lmsys_ray.benchmark.sides import SIDES, VLLM
 from lmsys_ray.config import LlamaSettings, Strict
 from lmsys_ray.errors import UsageError
 from lmsys_ray.members.llama.devices import CPU_BATCH_TOKENS, MOST_BATCH_TOKENS
-from lmsys_ray.members.llama.sources import AS_TRAINED, read_scoring
+from lmsys_ray.members.llama.sources import AS_NOTED, AS_TRAINED, read_scoring
 from lmsys_ray.resources import PREFIX, SMOLLM2
 
 
@@ -66,7 +66,7 @@ class BenchmarkSettings(Strict):
         Raises `UsageError` where the adapter cannot be had.
         """
         trained = read_scoring(self.adapter) if self.adapter and not self.model_shape else {}
-        asked = {key: trained[key] for key in AS_TRAINED if key in trained}
+        asked = {key: trained[key] for key in (*AS_TRAINED, *AS_NOTED) if key in trained}
         named = {"model": self.model, "adapter": self.adapter, "max_length": self.max_length}
         return LlamaSettings.model_validate({"kind": "llama", **asked, **named})
 

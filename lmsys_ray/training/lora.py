@@ -170,6 +170,8 @@ def _work(config: dict[str, Any]) -> None:
     try:
         classifier = build_classifier(settings, get_device())
         training, held_out = files.load_examples("training"), files.load_examples("held_out")
+        for examples in (training, held_out):
+            classifier.check_embedded(examples.straight.flat, settings.model)
         validation = held_out if len(held_out.labels) else None
         loop = LoraLoop(settings, classifier, training, validation, files, rank, workers)
         loop.run(ray.train.report)

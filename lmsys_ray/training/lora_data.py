@@ -65,8 +65,11 @@ class Examples:
 def encode_examples(
     conversations: pa.Table, labels: np.ndarray, groups: np.ndarray, settings: LlamaSettings
 ) -> Examples:
-    """Tokenizes a table with the columns of `CONVERSATIONS`, exactly as scoring does, in both orders."""
-    encoder = LlamaEncoder(settings)
+    """Tokenizes a table with the columns of `CONVERSATIONS`, exactly as scoring does, in both orders.
+
+    The adapter that `settings` name need not be there yet.
+    """
+    encoder = LlamaEncoder(settings.model_copy(update={"adapter": None}))
     exchanged = {"response_a": "response_b", "response_b": "response_a"}
     swapped = conversations.rename_columns([exchanged.get(name, name) for name in conversations.column_names])
     return Examples(_encoded(encoder, conversations), _encoded(encoder, swapped), labels, groups)

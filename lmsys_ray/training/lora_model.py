@@ -22,9 +22,10 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, BitsAnd
 
 from lmsys_ray import CLASSES
 from lmsys_ray.errors import UsageError
+from lmsys_ray.members.llama.checks import check_embedded, check_tokenizer
 from lmsys_ray.members.llama.depth import keep_first
 from lmsys_ray.members.llama.quiet import quiet_libraries
-from lmsys_ray.members.llama.sources import load_tokenizer, model_directory, pad_token_id
+from lmsys_ray.members.llama.sources import model_directory, read_tokenizer
 from lmsys_ray.training.frozen_blocks import FrozenBlocks
 from lmsys_ray.training.lora_settings import LoraSettings
 
@@ -47,6 +48,10 @@ class LoraClassifier(torch.nn.Module):
     def pools_last_token(self) -> bool:
         """Whether this is a decoder, whose head is one linear layer over the last token."""
         return hasattr(self.model.get_base_model(), "score")
+
+    def check_embedded(self, ids: np.ndarray, base: str) -> None:
+        """Raises `UnscorableError` where one of the token `ids` has no embedding in the model named `base`."""
+        check_embedded(ids, len(next(self.model.get_input_embeddings().parameters())), base)
 
     def forward(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Takes token ids [rows, tokens], padded on the right, and how many tokens of each row are real [rows].
@@ -138,8 +143,9 @@ def build_classifier(settings: LoraSettings, device: torch.device) -> LoraClassi
     with quiet_libraries():
         directory = model_directory(settings.model)
         model = _base(directory, settings, compute, device)
-        pad = pad_token_id(directory, load_tokenizer(settings.model))
-        pad = next(i for i in (pad, model.config.pad_token_id, 0) if i is not None)
+        read = read_tokenizer(settings.model, append_eos=settings.append_eos)
+        check_tokenizer(read.tokenizer, read.pad_id, model.config.get_text_config(), settings.model)
+        pad = next(i for i in (read.pad_id, model.config.pad_token_id, 0) if i is not None)
         model.config.pad_token_id = pad
         if settings.quantization == "nf4":
             model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=settings.checkpoint_activations)

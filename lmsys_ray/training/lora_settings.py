@@ -8,7 +8,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from lmsys_ray.config import LlamaSettings, Strict
 
-SCORING_SETTINGS = ("layers", "text", "template", "max_length", "truncation")
+SCORING_SETTINGS = ("layers", "text", "template", "max_length", "truncation", "append_eos", "special_tokens")
 """What scoring must set as training did."""
 
 
@@ -26,6 +26,10 @@ class LoraOptions(Strict):
     template: str = "labelled"
     max_length: int = Field(1024, ge=16, description="tokens a row may have")
     truncation: Literal["right", "balanced"] = "balanced"
+    append_eos: bool = Field(False, description="end each row in the tokenizer's EOS, where it does not do so itself")
+    special_tokens: Literal["text", "parse"] = Field(
+        "text", description="special tokens that stand in a cell: text, or parse into their ids"
+    )
 
     quantization: Literal["none", "nf4"] = Field("none", description="of the frozen base; nf4 is QLoRA")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"

@@ -63,7 +63,7 @@ def test_a_fault_in_every_form_is_refused_with_the_largest_difference(
 
 
 def test_what_is_allowed_is_some_rounding(model: str) -> None:
-    wanted = load_classifier(member(model), "none").expected
+    wanted = load_classifier(member(model)).expected
     largest = wanted.logits.abs().max().item()
     assert 1e-5 < wanted.allowed < 1e-3 * (1 + largest)
     nothing = torch.full_like(wanted.logits, float("nan"))
@@ -76,7 +76,7 @@ def test_quantized_models_are_compared_with_like(tmp_path: Path, quantization: s
     found = scorer(directory, quantization=quantization)
     assert found.facts["padding"] == "none"
     wanted = found.classifier.expected
-    exact = load_classifier(member(directory), "none").expected
+    exact = load_classifier(member(directory)).expected
     assert (wanted.logits - exact.logits).abs().max() > 1e-3  # what quantizing itself does is no fault of packing
 
 

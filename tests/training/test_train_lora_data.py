@@ -93,3 +93,14 @@ def test_the_learning_rate_rises_then_falls_to_zero() -> None:
     assert factors[10:] == sorted(factors[10:], reverse=True)
     assert factors[10] == 1
     assert factors[100] == pytest.approx(0)
+
+
+def test_special_tokens_in_a_cell_are_text_unless_training_is_told_to_parse_them(tmp_path: Path) -> None:
+    base = make_backbone(tmp_path / "base")
+    cells = {"prompt": ["<|end|>"], "response_a": ["a"], "response_b": ["b"]}
+    table = pa.table({"row": pa.array([0], pa.int64()), **cells})
+    for changes, parsed in (({}, False), ({"special_tokens": "parse"}, True), ({"append_eos": True}, False)):
+        member = settings(base, max_length=128, **changes).scoring()
+        row = encode_examples(table, np.array([0]), np.arange(1), member).straight[0]
+        assert list(row[1:]).count(2) == parsed + member.append_eos
+        assert member.special_tokens == changes.get("special_tokens", "text")

@@ -8,11 +8,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 
 from lmsys_ray import CLASSES
-from lmsys_ray.errors import UsageError
+from lmsys_ray.errors import UnscorableError, UsageError
 from lmsys_ray.members.llama.depth import is_behind
 
 HEAD = "score.weight"
@@ -21,6 +22,8 @@ HEAD_ONLY = "head_only"
 """Set in scoring.json where only the head was trained, so that a LoRA of zeros is no mistake."""
 
 _FACTOR_B = re.compile(r"\.lora_(embedding_)?B(\.weight)?$")
+_FEW = 16
+"""Added tokens of a tokenizer that may have no embedding."""
 
 _CLASS_NAMES = {
     "a": {"a", "model_a", "response_a", "winner_model_a", "winner_a", "a_wins"},
@@ -121,24 +124,33 @@ def check_tokenizer(
 ) -> None:
     """Demands that the tokenizer's ids have embeddings, and that both agree on the pad token where both name one.
 
-    `brought` is how many embeddings the adapter brings in the place of the model's, None where it leaves those.
+    `brought` is how many embeddings the adapter brings in the place of the model's, None where it leaves those. A few
+    added tokens may have none, as Gemma 3's image token in a model of text alone, unless every row holds them: rows
+    that do are left to `check_embedded`.
     """
-    largest = max(tokenizer.get_vocab(with_added_tokens=True).values())
-    if brought is not None and largest >= brought:
-        raise UsageError(
-            f"model: the tokenizer of {model} has ids up to {largest} but the adapter brings {brought} embeddings; "
-            "name a model directory with the tokenizer of the adapter's training"
-        )
-    if brought is None and largest >= config.vocab_size:
-        raise UsageError(
-            f"model: the tokenizer of {model} has ids up to {largest} but the model embeds {config.vocab_size}; "
-            "they do not belong together"
-        )
+    embedded = config.vocab_size if brought is None else brought
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    beyond = {token: id_ for token, id_ in vocabulary.items() if id_ >= embedded}
+    added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    always = {tokenizer_pad, *tokenizer.encode("").ids}
+    if len(beyond) > _FEW or not beyond.keys() <= added or not always.isdisjoint(beyond.values()):
+        owner = f"the model embeds {embedded}; they do not belong together"
+        if brought is not None:
+            owner = f"the adapter brings {embedded} embeddings; name a model with the tokenizer of its training"
+        raise UsageError(f"model: the tokenizer of {model} has ids up to {max(beyond.values())} but {owner}")
     model_pad = config.pad_token_id
     if None not in (tokenizer_pad, model_pad) and tokenizer_pad != model_pad:
         raise UsageError(
             f"model: the pad token of {model} is {model_pad} in config.json but {tokenizer_pad} in the tokenizer; "
             "set pad_token_id of config.json to the tokenizer's"
+        )
+
+
+def check_embedded(ids: np.ndarray, embedded: int, model: str) -> None:
+    """Demands that all token ids are among the first `embedded`; raises `UnscorableError` where one is not."""
+    if ids.size and (largest := int(ids.max())) >= embedded:
+        raise UnscorableError(
+            f"a text holds the token of the id {largest}, where {model} embeds {embedded} ids; leave that token out"
         )
 
 

@@ -9,7 +9,8 @@ from lmsys_ray.config import LlamaSettings
 from lmsys_ray.conversations import CELLS, CellForm
 from lmsys_ray.errors import UsageError
 from lmsys_ray.members.llama import truncation
-from lmsys_ray.members.llama.sources import load_tokenizer
+from lmsys_ray.members.llama.sources import read_tokenizer
+from lmsys_ray.members.llama.special_tokens import cells_as_text, check_not_doubled, reads_cells_as_text, row_ends
 from lmsys_ray.members.llama.template import Template
 from lmsys_ray.members.llama.text import cell_text
 from lmsys_ray.members.llama.tokenizer import BoundedTokenizer
@@ -42,8 +43,12 @@ class LlamaEncoder:
         self.settings = settings
         self.cells = cells
         self.template = Template.parse(settings.template)
-        self.tokenizer = BoundedTokenizer(load_tokenizer(settings.model))
-        self.before, self.after = self.tokenizer.special_ids()
+        read = read_tokenizer(settings.model, settings.adapter, settings.append_eos)
+        self.tokenizer = BoundedTokenizer(read.tokenizer)
+        self.before, self.after = row_ends(read, settings)
+        check_not_doubled(read.tokenizer, self.template, self.before, self.after)
+        if reads_cells_as_text(read, settings):
+            self.template = cells_as_text(self.tokenizer, self.template)
         self.room = settings.max_length - len(self.before) - len(self.after)
         self.ellipsis = self.tokenizer.ids(ELLIPSIS)
         if settings.truncation == "balanced":

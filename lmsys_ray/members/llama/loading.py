@@ -15,7 +15,7 @@ from lmsys_ray.members.llama.decoder import PackedDecoder, TransformersDecoder, 
 from lmsys_ray.members.llama.linear import as_it_is, form_for
 from lmsys_ray.members.llama.quiet import quiet_libraries
 from lmsys_ray.members.llama.self_check import Expected, expected
-from lmsys_ray.members.llama.sources import load_tokenizer, model_directory, pad_token_id, pools_last_token
+from lmsys_ray.members.llama.sources import model_directory, pools_last_token, read_tokenizer
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class Classifier:
     """Tokens beyond which all of a row's rotary angles are others (longrope)."""
     device: torch.device
     """Where the input goes; the head may lie on another GPU."""
+    embedded: int
+    """How many ids have an embedding."""
     expected: Expected
     """What transformers computes of a few rows."""
     plain: bool = False
@@ -61,13 +63,15 @@ class LoadedModel:
     """Whether it was trained to be read at the last token, even where that is the pad token."""
 
 
-def load_classifier(settings: LlamaSettings, padding: packing.Padding, plain: bool = False) -> Classifier:
+def load_classifier(settings: LlamaSettings, padding: packing.Padding | None = None, plain: bool = False) -> Classifier:
     """Loads the model that `settings` describe, in the form that is fastest on this device for rows padded so.
 
-    With `plain` its linear layers stay PyTorch's own, for models that look into them.
+    `padding` is that of the settings where it is not given. With `plain` its linear layers stay PyTorch's own, for
+    models that look into them.
 
     Raises `UsageError` for every reason not to believe the result; see `checks`.
     """
+    padding = padding or settings.padding
     loaded = load_model(settings)
     backbone: PreTrainedModel = getattr(loaded.model, loaded.model.base_model_prefix)
     config: Any = loaded.model.config.get_text_config()
@@ -76,7 +80,8 @@ def load_classifier(settings: LlamaSettings, padding: packing.Padding, plain: bo
     rounds = own is not None or loaded.quantization in ("int8", "stored")
     wanted = expected(loaded.model, settings.model, settings.max_length, own, rounds)
     causal = getattr(config, "is_causal", True) and not getattr(config, "use_bidirectional_attention", False)
-    device = next(backbone.get_input_embeddings().parameters()).device
+    embedding = next(backbone.get_input_embeddings().parameters())
+    device, embedded = embedding.device, len(embedding)
     decoder: PackedDecoder | TransformersDecoder
     if padding == "none" and fits(backbone):
         decoder = PackedDecoder(backbone, form)
@@ -93,6 +98,7 @@ def load_classifier(settings: LlamaSettings, padding: packing.Padding, plain: bo
         causal=bool(causal),
         long_beyond=_long_beyond(config),
         device=device,
+        embedded=embedded,
         expected=wanted,
         plain=plain,
     )
@@ -115,10 +121,9 @@ def load_model(settings: LlamaSettings) -> LoadedModel:
         directory = model_directory(settings.model)
         config = base_model.read_config(directory, settings)
         base_model.check_decoder(config, settings.model)
-        tokenizer = load_tokenizer(settings.model)
-        tokenizer_pad = pad_token_id(directory, tokenizer)
+        read = read_tokenizer(settings.model, settings.adapter, settings.append_eos)
         brought = adapter_rows(settings.adapter) if settings.adapter is not None else None
-        checks.check_tokenizer(tokenizer, tokenizer_pad, config.get_text_config(), settings.model, brought)
+        checks.check_tokenizer(read.tokenizer, read.pad_id, config.get_text_config(), settings.model, brought)
         columns = checks.class_columns(config.id2label or {}, settings.model)
         quantization = quantizing.choose(config, settings)
         loaded_quantized = quantizing.loading_arguments(config, quantization, settings)
@@ -130,5 +135,5 @@ def load_model(settings: LlamaSettings) -> LoadedModel:
             model = with_adapter(model, settings, settings.adapter, head_found, merge=not loaded_quantized)
         checks.check_finite(model, settings.model)
     model.eval()
-    pad_id = tokenizer_pad if tokenizer_pad is not None else 0
+    pad_id = read.pad_id if read.pad_id is not None else 0
     return LoadedModel(model, columns, pad_id, quantization, last_token=pools_last_token(settings.adapter))

@@ -10,6 +10,7 @@ import torch
 from lmsys_ray.config import LlamaSettings
 from lmsys_ray.errors import UnscorableError
 from lmsys_ray.members.llama import devices
+from lmsys_ray.members.llama.checks import check_embedded
 from lmsys_ray.members.llama.loading import Classifier
 from lmsys_ray.members.llama.row_form import checked_runner
 from lmsys_ray.members.usage import Usage
@@ -81,11 +82,13 @@ class LlamaScorer:
     def score(self, encoded: pa.Table) -> np.ndarray:
         """Returns float32 probabilities [rows, 3] for a table with the columns of `encode.ENCODED`.
 
-        Raises `UnscorableError` where logits are not finite, or a single row does not fit in the device's memory.
+        Raises `UnscorableError` where logits are not finite, a single row does not fit in the device's memory, or a
+        token has no embedding.
         """
         rows = encoded["row"].to_numpy()
         ids = encoded["input_ids"].combine_chunks()
         flat, starts = ids.flatten().to_numpy(), ids.offsets.to_numpy() - ids.offsets[0].as_py()
+        check_embedded(flat, self.classifier.embedded, self.settings.model)
         logits = self._runner.logits(flat, starts)
         probabilities: np.ndarray = torch.softmax(logits[:, self.classifier.columns], dim=-1).numpy()
         _check_finite(probabilities, rows, self.settings)

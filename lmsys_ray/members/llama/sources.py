@@ -15,7 +15,8 @@ from tokenizers import Tokenizer
 from lmsys_ray.config import LlamaSettings
 from lmsys_ray.errors import UsageError
 from lmsys_ray.local_copies import local_copy
-from lmsys_ray.members.llama import gguf
+from lmsys_ray.members.llama import gguf, tokenizer_files
+from lmsys_ray.members.llama.tokenizer_files import ReadTokenizer
 from lmsys_ray.resources import PREFIX, SMOLLM2, SMOLLM2_WHEEL, locate
 from lmsys_ray.storage import exists, path_of
 
@@ -23,8 +24,15 @@ TOKENIZER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "sp
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "scoring.json")
 
+OTHER_TOKENIZERS = ("tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+ADAPTER_TEXT_FILES = (*ADAPTER_FILES[::2], *TOKENIZER_FILES[1:], *OTHER_TOKENIZERS)
+"""What beside an adapter says how it reads rows."""
+
 AS_TRAINED = ("layers", "text", "template", "truncation")
 """Settings of a member that must be what they were when its adapter was trained."""
+
+AS_NOTED = ("append_eos", "special_tokens")
+"""More of them, which adapters noted that were trained before there was a choice do not name."""
 
 
 POOLING = "pooling"
@@ -45,13 +53,13 @@ def model_directory(name: str, files: tuple[str, ...] = (*TOKENIZER_FILES, *WEIG
     return path if path.is_dir() else _fetched(name, "model", files)
 
 
-def adapter_directory(name: str) -> Path:
-    """Returns a local directory that holds the PEFT adapter that the setting `adapter` names.
+def adapter_directory(name: str, files: tuple[str, ...] = ADAPTER_FILES) -> Path:
+    """Returns a local directory that holds the `files` of the PEFT adapter that the setting `adapter` names.
 
     Raises `UsageError` where it cannot be had.
     """
-    path = local_copy(locate(name), ADAPTER_FILES)
-    return path if path.is_dir() else _fetched(name, "adapter", ADAPTER_FILES)
+    path = local_copy(locate(name), files)
+    return path if path.is_dir() else _fetched(name, "adapter", files)
 
 
 def read_scoring(adapter: str) -> dict[str, Any]:
@@ -59,7 +67,7 @@ def read_scoring(adapter: str) -> dict[str, Any]:
 
     Raises `UsageError` where the adapter cannot be had, or the note is damaged.
     """
-    file = adapter_directory(adapter) / "scoring.json"
+    file = adapter_directory(adapter, ADAPTER_TEXT_FILES) / "scoring.json"
     try:
         noted = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except ValueError as error:
@@ -84,9 +92,9 @@ def check_as_trained(trained: Mapping[str, Any], settings: LlamaSettings) -> Non
 
     How long rows may be is free. Another text or depth gives numbers that look like probabilities.
     """
-    for key in AS_TRAINED:
+    for key in (*AS_TRAINED, *AS_NOTED):
         value = getattr(settings, key)
-        if key in trained and value != trained[key]:
+        if key in trained and value not in (trained[key], "auto"):
             raise UsageError(
                 f"adapter: {settings.adapter} was trained with {key} = {trained[key]!r}, this member has {value!r}; "
                 f"set {key} to the former (see scoring.json in the adapter's directory)"
@@ -108,27 +116,50 @@ def pinned(name: str) -> str:
     return f"{located.partition('@')[0]}@{snapshot.name}"
 
 
-def load_tokenizer(name: str) -> Tokenizer:
-    """Returns the tokenizer of the setting `model`, exactly as its tokenizer.json describes it.
+def load_tokenizer(model: str, adapter: str | None = None) -> Tokenizer:
+    """Returns the tokenizer that `read_tokenizer` reads."""
+    return read_tokenizer(model, adapter).tokenizer
 
-    `AutoTokenizer` may rebuild a tokenizer by what its class expects instead of what the file says.
 
-    Raises `UsageError` where there is no tokenizer.json.
+def read_tokenizer(model: str, adapter: str | None = None, append_eos: bool = False) -> ReadTokenizer:
+    """Returns the tokenizer beside the adapter, where there is one, else that of the setting `model`.
+
+    Its ids are those of its tokenizer.json: `AutoTokenizer` may rebuild a tokenizer by what its class expects instead.
+    `append_eos` settles what is unclear without it (see `tokenizer_files`).
+
+    Raises `UsageError` where there is no tokenizer.json, or the files contradict each other, the model or themselves.
     """
-    file = model_directory(name, TOKENIZER_FILES) / "tokenizer.json"
+    base, place = model_directory(model, TOKENIZER_FILES), f"model: {model}"
+    config = tokenizer_files.read_config(base, place)
+    file = base / "tokenizer.json"
+    if adapter is not None:
+        own, own_place = adapter_directory(adapter, ADAPTER_TEXT_FILES), f"adapter: {adapter}"
+        own_config, names = tokenizer_files.read_config(own, own_place), tokenizer_files.names_alone(config)
+        if _has_tokenizer(own, own_place):
+            own_file = own / "tokenizer.json"
+            tokenizer = tokenizer_files.read_tokenizer_file(own_file, own_place)
+            if file.is_file() and file.read_bytes() != own_file.read_bytes():
+                theirs = tokenizer_files.read_tokenizer_file(file, place)
+                tokenizer_files.check_same_ids(tokenizer, theirs, adapter, model)
+            return tokenizer_files.configured(tokenizer, own_config or names, own_place, append_eos)
+        if own_config:
+            place, config = own_place, names | own_config
     if not file.is_file():
-        raise UsageError(f"model: {name} holds no tokenizer.json; save a fast tokenizer beside the model")
-    return Tokenizer.from_file(str(file))
+        raise UsageError(f"model: {model} holds no tokenizer.json; save a fast tokenizer beside the model")
+    tokenizer = tokenizer_files.read_tokenizer_file(file, f"model: {model}")
+    return tokenizer_files.configured(tokenizer, config, place, append_eos)
 
 
-def pad_token_id(directory: Path, tokenizer: Tokenizer) -> int | None:
-    """Returns the id of the pad token that the files beside the tokenizer name, where they do."""
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        file = directory / name
-        token = json.loads(file.read_text(encoding="utf-8")).get("pad_token") if file.is_file() else None
-        if token is not None:
-            return tokenizer.token_to_id(token["content"] if isinstance(token, dict) else token)
-    return None
+def _has_tokenizer(directory: Path, place: str) -> bool:
+    """Returns whether a tokenizer.json lies in an adapter's directory; refuses a tokenizer in another form."""
+    if (directory / "tokenizer.json").is_file():
+        return True
+    for name in OTHER_TOKENIZERS:
+        if (directory / name).is_file():
+            raise UsageError(
+                f"{place} holds {name} but no tokenizer.json; save its tokenizer there as AutoTokenizer loads it"
+            )
+    return False
 
 
 def _fetched(name: str, key: str, files: tuple[str, ...]) -> Path:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
+from lmsys_ray.errors import UnscorableError
+
 # ▁ is how SentencePiece spells a space.
 BOUNDARY = re.compile(r"(?<=[^\s▁])(?= )")
 NO_BOUNDARY = re.compile(r"(?!)")
@@ -27,6 +29,8 @@ class BoundedTokenizer:
     """Tokenizes texts up to a number of tokens; special tokens are left to the caller.
 
     Batches are spread over all cores, without the interpreter's lock; TOKENIZERS_PARALLELISM=false stops that.
+    Where `special_tokens.cells_as_text` was applied, a text that spells a special token which the tokenizer's own
+    vocabulary holds raises `UnscorableError`.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -35,19 +39,12 @@ class BoundedTokenizer:
         self.tokenizer = tokenizer
         across_words = any(map(_TOKEN_ACROSS_WORDS.search, tokenizer.get_vocab(with_added_tokens=True)))
         self.boundary = NO_BOUNDARY if across_words else BOUNDARY
+        self.originals: np.ndarray | None = None
+        """What to return for each id, or -1 where it must not occur; none: all as they are."""
 
     def ids(self, text: str) -> np.ndarray:
         """Returns all token ids of one text, int32 [tokens]."""
-        return _ids(self.tokenizer.encode(text, add_special_tokens=False))
-
-    def special_ids(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the ids that the tokenizer puts before and after a text, such as Llama's BOS."""
-        text = "a"
-        plain = list(self.tokenizer.encode(text, add_special_tokens=False).ids)
-        whole = list(self.tokenizer.encode(text, add_special_tokens=True).ids)
-        start = next(i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)
-        before, after = whole[:start], whole[start + len(plain) :]
-        return np.array(before, np.int32), np.array(after, np.int32)
+        return self._ids(self.tokenizer.encode(text, add_special_tokens=False))
 
     def first_tokens(self, texts: Sequence[str], count: int) -> list[np.ndarray]:
         """Returns the first `count` token ids of each text, or all where there are fewer."""
@@ -61,7 +58,7 @@ class BoundedTokenizer:
                 if len(encoding) < count and len(head) < len(texts[i]):
                     too_short.append(i)
                 else:
-                    found[i] = _ids(encoding)[:count]
+                    found[i] = self._ids(encoding)[:count]
             pending, characters = too_short, characters * 2
         return found
 
@@ -91,8 +88,17 @@ class BoundedTokenizer:
     def encode(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Returns of each text its ids [tokens] and where each token begins and ends [tokens, 2], in characters."""
         encodings = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return [(_ids(e), np.array(e.offsets, np.int64).reshape(-1, 2)) for e in encodings]
+        return [(self._ids(e), np.array(e.offsets, np.int64).reshape(-1, 2)) for e in encodings]
 
-
-def _ids(encoding: Encoding) -> np.ndarray:
-    return np.array(encoding.ids, np.int32)
+    def _ids(self, encoding: Encoding) -> np.ndarray:
+        ids = np.array(encoding.ids, np.int32)
+        if self.originals is None:
+            return ids
+        originals: np.ndarray = self.originals[ids]
+        if (originals < 0).any():
+            token = self.tokenizer.id_to_token(int(ids[originals < 0][0]))
+            raise UnscorableError(
+                f"a text spells the special token {token}, which this tokenizer cannot read as text; "
+                "set special_tokens to parse, or change the text"
+            )
+        return originals
