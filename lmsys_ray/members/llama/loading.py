@@ -1,5 +1,6 @@
 """From the settings to a checked classifier: base weights, quantization, adapter, head."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -40,6 +41,7 @@ from lmsys_ray.members.llama.sources import (
     model_directory,
     pad_token_id,
     read_scoring,
+    trained_dtype,
 )
 
 
@@ -115,6 +117,8 @@ def load_model(settings: LlamaSettings) -> LoadedModel:
             head_found = checks.HEAD not in info["missing_keys"]
             model = _with_adapter(model, settings, settings.adapter, head_found, merge=not loaded_quantized)
         checks.check_finite(model, settings.model)
+    if note := devices.other_dtype(model.dtype, trained_dtype(settings)):
+        logging.getLogger(__name__).warning("adapter: %s was %s", settings.adapter, note)
     model.eval()
     return LoadedModel(model, columns, tokenizer_pad if tokenizer_pad is not None else 0, quantization)
 
@@ -161,7 +165,7 @@ def _loaded_quantized(
     four_bits = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
-        bnb_4bit_compute_dtype=devices.choose_dtype(settings.dtype),
+        bnb_4bit_compute_dtype=devices.choose_dtype(settings.dtype, trained_dtype(settings)),
         llm_int8_skip_modules=head,
     )
     return {"quantization_config": four_bits}
@@ -174,7 +178,7 @@ def _load_base(
         model, info = AutoModelForSequenceClassification.from_pretrained(
             directory,
             config=config,
-            dtype=devices.choose_dtype(settings.dtype),
+            dtype=devices.choose_dtype(settings.dtype, trained_dtype(settings)),
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # so that `checks` can name them
             trust_remote_code=False,
