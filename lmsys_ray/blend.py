@@ -33,13 +33,31 @@ def aligned(shard: pa.Table, scores: pa.Table, place: str) -> np.ndarray:
 def blend(members: Mapping[str, np.ndarray], weights: Mapping[str, float], temperature: float = 1.0) -> np.ndarray:
     """Returns the weighted mean [rows, 3] of the members' probabilities, each row summing to 1.
 
-    `temperature` divides the logarithms of the mean: 1 leaves it as it is, above 1 makes it less sure (temperature
-    scaling, Guo et al. 2017, on the blend).
+    `temperature` is that of `tempered`, on the blend and not on each member.
     """
     mixed = np.asarray(sum(weights[name] * probabilities for name, probabilities in members.items()), np.float64)
+    return tempered(mixed, temperature)
+
+
+def tempered(mixed: np.ndarray, temperature: float) -> np.ndarray:
+    """Returns `mixed` [..., 3], which is not negative and not all zero in a row, at a temperature and with a sum of 1.
+
+    The logarithms are divided by `temperature`: 1 leaves the shares as they are, above 1 makes them less sure (Guo et
+    al. 2017). A 0 stays 0.
+    """
     if temperature != 1:
-        mixed = mixed ** (1 / temperature)
-    return mixed / mixed.sum(axis=1, keepdims=True)
+        with np.errstate(divide="ignore"):
+            logits = np.log(mixed)
+        logits -= _over_classes(np.maximum, logits)
+        logits /= temperature
+        mixed = np.exp(logits)
+    return mixed / _over_classes(np.add, mixed)
+
+
+def _over_classes(operation: np.ufunc, values: np.ndarray) -> np.ndarray:
+    """Returns `operation` over the classes [..., 1]; along so short an axis `reduce` is several times slower."""
+    a, b, tie = np.moveaxis(values, -1, 0)
+    return operation(operation(a, b), tie)[..., None]
 
 
 def with_prior(shard: pa.Table, scored: np.ndarray, prior: tuple[float, float, float]) -> np.ndarray:

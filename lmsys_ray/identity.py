@@ -24,7 +24,7 @@ _NOTES = {".md", ".png", ".csv", ".jsonl", ".lock"}
 
 def identity(settings: Settings) -> dict[str, Any]:
     """Returns what the rows and scores of a run depend on: the input's content, the settings of ingest, each member."""
-    files = [{"path": path, **_content(path_of(path))} for path in expand_inputs(settings.input)]
+    files = [{"path": path, **content(path_of(path))} for path in expand_inputs(settings.input)]
     ingest = {"input": files, **settings.model_dump(mode="json", include={"limit", "cells"})}
     ingest["shard_rows"] = shard_rows(settings.shard_rows, files, settings.limit)
     return {"ingest": ingest, "members": {name: _member_identity(m) for name, m in settings.members.items()}}
@@ -35,11 +35,11 @@ def _member_identity(member: Any) -> dict[str, Any]:
     for key in ("model", "adapter", "artifacts"):
         path = path_of(locate(values.get(key) or ""))
         if values.get(key) and exists(path):
-            values[f"{key}_content"] = _content(path)["digest"]
+            values[f"{key}_content"] = content(path)["digest"]
     return values
 
 
-def _content(path: AnyPath) -> dict[str, Any]:
+def content(path: AnyPath) -> dict[str, Any]:
     """Returns the size in bytes and a digest of a file, or of the files below a directory that a model consists of.
 
     The digest is that of the content, in object storage that of the etags.

@@ -16,7 +16,7 @@ BINS = 15
 
 RESAMPLES = 1000
 LEVEL = 0.95
-_SMALLEST = 1e-15
+SMALLEST = 1e-15
 """What a probability of 0 counts as in the logarithm, as in the competition's grader."""
 
 _TIMES_AT_ONCE = 1 << 20
@@ -24,9 +24,14 @@ _TIMES_AT_ONCE = 1 << 20
 
 
 def log_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns the negative log probability of each row's label [rows], in nats."""
-    chosen = probabilities[np.arange(len(labels)), labels]
-    return -np.log(np.maximum(chosen, _SMALLEST))
+    """Returns the negative log probability of each row's label [rows], in nats; takes [..., rows, 3] too."""
+    chosen = probabilities[..., np.arange(len(labels)), labels]
+    return -np.log(np.maximum(chosen, SMALLEST))
+
+
+def at_floor(probabilities: np.ndarray, labels: np.ndarray) -> int:
+    """Returns of how many rows the label's probability is so small, or 0, that it counts as `SMALLEST`."""
+    return int((probabilities[np.arange(len(labels)), labels] < SMALLEST).sum())
 
 
 def brier_scores(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -75,6 +75,17 @@ def test_temperature_moves_towards_equal_shares() -> None:
     np.testing.assert_allclose(warm[0], np.sqrt(GOOD[0]) / np.sqrt(GOOD[0]).sum())
 
 
+def test_a_temperature_near_0_leaves_the_likeliest_class_alone() -> None:
+    rows = np.array([[0.5, 0.3, 0.2], [0.34, 0.33, 0.33], [1.0, 0.0, 0.0]])
+    np.testing.assert_allclose(blend({"m": rows}, {"m": 1.0}, 1e-4), [[1, 0, 0]] * 3, atol=1e-12)
+
+
+def test_a_class_of_probability_0_stays_there_at_any_temperature() -> None:
+    rows = np.array([[0.6, 0.4, 0.0], [0.0, 1.0, 0.0]])
+    for temperature in (0.2, 1.0, 20.0):
+        np.testing.assert_array_equal(blend({"m": rows}, {"m": 1.0}, temperature) == 0, rows == 0)
+
+
 PROBABILITIES = st.lists(st.floats(0.01, 1), min_size=3, max_size=3).map(lambda row: np.array([row]) / sum(row))
 
 

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lmsys_ray import CLASSES
 from lmsys_ray.blend import normalised
 from lmsys_ray.config import Settings
 from lmsys_ray.evaluation.fitting import Mix, cross_fitted, fit_mix
 from lmsys_ray.evaluation.joined import Counts, Joined
+from lmsys_ray.evaluation.mix_search import TEMPERATURES
 from lmsys_ray.evaluation.position import position_bias
-from lmsys_ray.metrics import Estimate, class_shares, judge, log_loss
+from lmsys_ray.metrics import Estimate, at_floor, class_shares, judge, log_losses
 from lmsys_ray.training.folds import grouped_folds
 
 # Names with a space, which no member can have.
@@ -37,6 +39,8 @@ class Fit:
     """Probabilities [rows, 3], out of fold."""
     estimate: Estimate
     """Of `blended`."""
+    at_bound: bool
+    """Whether a fitted temperature is as low or as high as it is let become."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +67,17 @@ class Evaluation:
     margins: dict[tuple[str, str], Estimate]
     """Metrics of the first, a blend, minus those of the second; paired."""
     fits: dict[str, Fit]
-    """Keyed by what was fitted, from `NOTHING`, the blend in use, to `EVERYTHING`."""
+    """Keyed by what was fitted, from `NOTHING`, the blend in use, to `EVERYTHING`; `NOTHING` alone where `unfitted`."""
+    unfitted: str | None
+    """Why there is no fitted blend, where there is none."""
+    at_floor: dict[str, int]
+    """Of each of `predictions`: rows whose label has a probability so small, or 0, that the log loss is cut off."""
     position: dict[str, Estimate]
     """`lmsys_ray.evaluation.position.MEASURES` of the members that scored both orders."""
     rejected_log_loss: float | None
     """Log loss of the run's class prior on the labelled rows that it could not score; None where there are none."""
+    submission_log_loss: float
+    """Log loss of the blend in use on the judged rows and of the class prior on the rejected ones, taken together."""
 
 
 def evaluate(joined: Joined, settings: Settings) -> Evaluation:
@@ -76,10 +86,14 @@ def evaluate(joined: Joined, settings: Settings) -> Evaluation:
     The class prior beside them is the constant answer of least log loss on the very rows of a table, so that a member
     that merely knows which classes are frequent in a slice does not pass for more.
     """
-    fits = _fits(joined, settings)
-    predictions = {**joined.members, IN_USE: fits[NOTHING].blended, FITTED: fits[EVERYTHING].blended}
+    unfitted = _unfitted(joined)
+    fits = _fits(joined, settings, None if unfitted else _folds(joined))
+    blends = {IN_USE: fits[NOTHING].blended} | ({} if unfitted else {FITTED: fits[EVERYTHING].blended})
+    predictions = {**joined.members, **blends}
     overall = _estimates(predictions, joined.labels, joined.prompts)
-    pairs = [(blend, name) for blend in (IN_USE, FITTED) for name in joined.members]
+    pairs = [(blend, name) for blend in blends for name in joined.members]
+    pairs += [] if unfitted else [(FITTED, IN_USE)]
+    losses = [log_losses(blends[IN_USE], joined.labels), _prior_losses(joined.rejected_labels, settings)]
     return Evaluation(
         counts=joined.counts,
         prompts=len(np.unique(joined.prompts)),
@@ -87,36 +101,52 @@ def evaluate(joined: Joined, settings: Settings) -> Evaluation:
         predictions=predictions,
         overall=overall,
         slices={kind: _slices(predictions, joined, names) for kind, names in joined.slices.items()},
-        margins={(first, second): overall[first] - overall[second] for first, second in [*pairs, (FITTED, IN_USE)]},
+        margins={(first, second): overall[first] - overall[second] for first, second in pairs},
         fits=fits,
+        unfitted=unfitted,
+        at_floor={name: at_floor(probabilities, joined.labels) for name, probabilities in predictions.items()},
         position={n: position_bias(*orders, joined.labels, joined.prompts) for n, orders in joined.orders.items()},
-        rejected_log_loss=_prior_loss(joined.rejected_labels, settings),
+        rejected_log_loss=float(losses[1].mean()) if len(losses[1]) else None,
+        submission_log_loss=float(np.concatenate(losses).mean()),
     )
 
 
-def _fits(joined: Joined, settings: Settings) -> dict[str, Fit]:
+def _unfitted(joined: Joined) -> str | None:
+    """Returns why the rows cannot be cut into folds, across which blends are fitted and judged; None where they can."""
+    for name, rows in zip(CLASSES, np.bincount(joined.labels, minlength=len(CLASSES)), strict=True):
+        if rows == 1:
+            return f"class {name} has 1 labelled row; fitted blends are judged across folds, which takes 2 of a class"
+    return None
+
+
+def _fits(joined: Joined, settings: Settings, folds: np.ndarray | None) -> dict[str, Fit]:
+    """Returns the blend in use and, where there are folds, the fitted ones."""
     weights = normalised({name: settings.members[name].weight for name in joined.members})
     temperature = settings.temperature
-    folds = _folds(joined)
+    in_use = Mix(weights, temperature)
+    blended = in_use.of(joined.members)
+    fits = {NOTHING: Fit(in_use, blended, judge(blended, joined.labels, joined.prompts), at_bound=False)}
+    if folds is None:
+        return fits
     held: dict[str, tuple[dict[str, float] | None, float | None]] = {
-        NOTHING: (weights, temperature),
         "weights": (None, temperature),
         "temperature": (weights, None),
         EVERYTHING: (None, None),
     }
-    fits = {}
     for fitted, (held_weights, held_temperature) in held.items():
         mix = fit_mix(joined.members, joined.labels, held_weights, held_temperature)
         blended = cross_fitted(joined.members, joined.labels, folds, held_weights, held_temperature)
-        fits[fitted] = Fit(mix, blended, judge(blended, joined.labels, joined.prompts))
+        bound = held_temperature is None and mix.temperature in TEMPERATURES
+        fits[fitted] = Fit(mix, blended, judge(blended, joined.labels, joined.prompts), bound)
     return fits
 
 
 def _folds(joined: Joined) -> np.ndarray:
     """Returns the fold of each row [rows]: `FOLDS` of them, fewer where a class or the prompts are too few."""
     classes = np.bincount(joined.labels)
-    most = min(FOLDS, len(np.unique(joined.prompts)), classes[classes > 0].min())
-    return grouped_folds(joined.labels, joined.prompts, max(2, most))
+    return grouped_folds(
+        joined.labels, joined.prompts, min(FOLDS, len(np.unique(joined.prompts)), classes[classes > 0].min())
+    )
 
 
 def _estimates(predictions: dict[str, np.ndarray], labels: np.ndarray, prompts: np.ndarray) -> dict[str, Estimate]:
@@ -137,5 +167,5 @@ def _slices(predictions: dict[str, np.ndarray], joined: Joined, names: np.ndarra
     return slices
 
 
-def _prior_loss(labels: np.ndarray, settings: Settings) -> float | None:
-    return log_loss(np.tile(settings.prior, (len(labels), 1)), labels) if len(labels) else None
+def _prior_losses(labels: np.ndarray, settings: Settings) -> np.ndarray:
+    return log_losses(np.tile(settings.prior, (len(labels), 1)), labels)

@@ -1,7 +1,7 @@
 """Joins a run's scores with labels, by id, shard by shard."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,7 @@ from lmsys_ray.blend import aligned
 from lmsys_ray.config import Settings
 from lmsys_ray.conversations import CellForm, decode_cell
 from lmsys_ray.errors import RunError, UsageError
+from lmsys_ray.evaluation.ids import LabelIds
 from lmsys_ray.evaluation.labels import Labels
 from lmsys_ray.evaluation.scripts import script_of
 from lmsys_ray.layers import checked
@@ -32,9 +33,15 @@ class Counts:
     """Labelled and scored."""
     rejected: int
     """Labelled, but the run could not score the row and gave it the class prior."""
+    set_aside: int
+    """Labelled and in the blend, but not judged: a member of weight 0 could not score the row."""
+    priors: int
+    """Ids of the run that have the class prior, labelled or not."""
     only_run: int
     only_labels: int
     unreadable_labels: int
+    ids_as_floats: int
+    """Ids that the labels have as 123.0 and the run as 123."""
 
 
 @dataclass(frozen=True)
@@ -88,50 +95,84 @@ def scored_members(run: RunDirectory, settings: Settings) -> list[str]:
 def join(run: RunDirectory, settings: Settings, labels: Labels) -> Joined:
     """Joins the scores of `run` with `labels`; of the texts, the labelled prompts alone are held.
 
-    Raises `RunError` where no id is in both, where no labelled row was scored, or where all labels are of one class.
+    Raises `RunError` where no id is in both, where no labelled row was scored, or where all labels are of one class or
+    of one prompt.
     """
     names = scored_members(run, settings)
-    scored, rejected, rows = [], [], 0
+    ids = LabelIds(labels.ids)
+    found = _Found()
     for number in range(run.read_manifest()["ingested"]["shards"]):
         shard = read_table(run.shard(number), ["row", "id", "prompt", "rejected"])
         scores = {name: read_table(run.score(name, number)) for name in names}
+        blended = {name: table for name, table in scores.items() if settings.members[name].weight > 0}
+        has_prior = failed_set_aside(shard, blended)[0]["rejected"]
         shard, scores, _ = failed_set_aside(shard, scores)
         for name in names:
             aligned(shard, scores[name], str(run.score(name, number)))
-        scored.append(_scored_rows(shard, scores, labels, settings.cells))
-        rejected.append(_places(shard.filter(shard["rejected"]), labels).drop_null())
-        rows += shard.num_rows
-    table = pa.concat_tables(scored)
-    rejected_labels = labels.classes[pa.chunked_array(rejected, pa.int32()).to_numpy()]
-    _check_judgeable(table, labels, len(rejected_labels), run)
-    found = table.num_rows + len(rejected_labels)
-    place = table["place"].to_numpy()
-    counts = Counts(
-        run=rows,
-        labels=len(labels.ids),
-        judged=table.num_rows,
-        rejected=len(rejected_labels),
-        only_run=rows - found,
-        only_labels=len(labels.ids) - found,
-        unreadable_labels=labels.unreadable,
-    )
+        shard = shard.append_column("place", ids.places(shard["id"]))
+        found.add(shard, has_prior, _scored_rows(shard, scores, settings.cells))
+    ids.check(str(run.path))
+    table, rejected_labels = pa.concat_tables(found.scored), labels.classes[np.concatenate(found.rejected)]
+    counts = _counts(found, table.num_rows, labels, ids)
+    if counts.only_run == counts.run:
+        raise ids.missed(str(run.path), read_table(run.shard(0), ["id"])["id"][0].as_py())
+    place, prompts = table["place"].to_numpy(), prompt_groups(table["prompt"].to_pylist(), settings.cells)
+    _check_judgeable(labels.classes[place], prompts, counts, run)
     both = [name for name in names if _column(name, "a_swapped") in table.column_names]
     source = {} if labels.sources is None else {"source": np.array(labels.sources, dtype=object)[place]}
     return Joined(
         members={name: _probabilities(table, name) for name in names},
         orders={n: (_probabilities(table, n, "_plain"), _probabilities(table, n, "_swapped")) for n in both},
         labels=labels.classes[place],
-        prompts=prompt_groups(table["prompt"].to_pylist(), settings.cells),
+        prompts=prompts,
         slices={**source, "script": np.array(table["script"].to_pylist(), dtype=object)},
         rejected_labels=rejected_labels,
         counts=counts,
     )
 
 
-def _scored_rows(shard: pa.Table, members: Mapping[str, pa.Table], labels: Labels, cells: CellForm) -> pa.Table:
+@dataclass
+class _Found:
+    """What the shards gave so far."""
+
+    scored: list[pa.Table] = field(default_factory=list)
+    rejected: list[np.ndarray] = field(default_factory=list)
+    """Places in the labels of rows that have the class prior [rejected]."""
+    set_aside: int = 0
+    rows: int = 0
+    priors: int = 0
+
+    def add(self, shard: pa.Table, has_prior: pa.ChunkedArray, scored: pa.Table) -> None:
+        """Takes a shard whose rows that any member could not score are marked as rejected."""
+        self.scored.append(scored)
+        self.rejected.append(shard["place"].filter(has_prior).drop_null().to_numpy())
+        out_of_blend = pc.and_not(shard["rejected"], has_prior)
+        self.set_aside += len(shard["place"].filter(out_of_blend).drop_null())
+        self.rows += shard.num_rows
+        self.priors += pc.sum(has_prior).as_py() or 0
+
+
+def _counts(found: _Found, judged: int, labels: Labels, ids: LabelIds) -> Counts:
+    rejected = sum(map(len, found.rejected))
+    labelled = judged + rejected + found.set_aside
+    return Counts(
+        run=found.rows,
+        labels=len(labels.ids),
+        judged=judged,
+        rejected=rejected,
+        set_aside=found.set_aside,
+        priors=found.priors,
+        only_run=found.rows - labelled,
+        only_labels=len(labels.ids) - labelled,
+        unreadable_labels=labels.unreadable,
+        ids_as_floats=ids.found_as_whole,
+    )
+
+
+def _scored_rows(shard: pa.Table, members: Mapping[str, pa.Table], cells: CellForm) -> pa.Table:
     """Returns the labelled rows of a shard that were scored: place in the labels, prompt, script, members' scores."""
     scorable = shard.filter(pc.invert(shard["rejected"]))
-    places = _places(scorable, labels)
+    places = scorable["place"]
     labelled = places.is_valid()
     prompts = scorable["prompt"].filter(labelled).to_pylist()
     columns = {
@@ -145,11 +186,6 @@ def _scored_rows(shard: pa.Table, members: Mapping[str, pa.Table], labels: Label
     return pa.table(columns)
 
 
-def _places(rows: pa.Table, labels: Labels) -> pa.ChunkedArray:
-    """Returns where the labels have each row's id, null where they have it not [rows]."""
-    return pc.index_in(rows["id"], value_set=labels.ids)
-
-
 def _column(member: str, column: str) -> str:
     return f"{member}/{column}"
 
@@ -160,11 +196,13 @@ def _probabilities(table: pa.Table, member: str, order: str = "") -> np.ndarray:
     return values / values.sum(axis=1, keepdims=True)
 
 
-def _check_judgeable(scored: pa.Table, labels: Labels, rejected: int, run: RunDirectory) -> None:
-    if not scored.num_rows and not rejected:
-        raise RunError(f"no id of the labels is in {run.path}; give the labels of the rows that were scored")
-    if not scored.num_rows:
-        raise RunError(f"all {rejected} labelled rows of {run.path} were rejected; their reasons are in {run.rejects}")
-    classes = np.unique(labels.classes[scored["place"].to_numpy()])
-    if len(classes) == 1:
-        raise RunError(f"all {scored.num_rows} rows are labelled {CLASSES[classes[0]]}; label rows of several classes")
+def _check_judgeable(classes: np.ndarray, prompts: np.ndarray, counts: Counts, run: RunDirectory) -> None:
+    if not len(classes):
+        unscored = counts.rejected + counts.set_aside
+        raise RunError(f"all {unscored} labelled rows of {run.path} were rejected; their reasons are in {run.rejects}")
+    if len(np.unique(classes)) == 1:
+        raise RunError(f"all {len(classes)} rows are labelled {CLASSES[classes[0]]}; label rows of several classes")
+    if len(np.unique(prompts)) == 1:
+        raise RunError(
+            f"all {len(classes)} rows are of one prompt; label more prompts, for the intervals come from several"
+        )

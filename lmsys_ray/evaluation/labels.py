@@ -1,6 +1,7 @@
 """Reads what people preferred: one class for each id."""
 
 import json
+import math
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ def read_labels(path: str) -> Labels:
     classes, sources, unreadable = [], [], 0
     try:
         for number, record in enumerate(_records(path), 1):
-            if record is None or record.get("id") in (None, ""):
+            if record is None or _is_gap(record.get("id")):
                 unreadable += 1
                 continue
             identity = str(record["id"])
@@ -76,6 +77,10 @@ def chosen_class(values: Sequence[object], place: str) -> int:
         shown = ", ".join("nothing" if value in (None, "") else str(value)[:20] for value in values)
         raise RunError(f"{place}: {', '.join(COLUMNS)} are {shown}; one of them must be 1 and the others 0")
     return marks.index(True)
+
+
+def _is_gap(identity: object) -> bool:
+    return identity in (None, "") or (isinstance(identity, float) and math.isnan(identity))
 
 
 def _records(path: str) -> Iterator[_Record | None]:

@@ -11,22 +11,31 @@ from lmsys_ray import __version__
 from lmsys_ray.config import Settings
 from lmsys_ray.evaluation.diagram import draw_reliability
 from lmsys_ray.evaluation.evaluate import EVERYTHING, NOTHING, Evaluation, Slice
-from lmsys_ray.evaluation.fitting import Mix
+from lmsys_ray.evaluation.fitting import Mix, rounded
 from lmsys_ray.evaluation.position import MEASURES
-from lmsys_ray.metrics import LEVEL, METRICS, RESAMPLES, Estimate
+from lmsys_ray.metrics import LEVEL, METRICS, RESAMPLES, SMALLEST, Estimate
 from lmsys_ray.run import RunDirectory
-from lmsys_ray.storage import AnyPath, make_folder, write_bytes, written_whole
+from lmsys_ray.storage import AnyPath, make_folder, remove, write_bytes, written_whole
 
 Json = dict[str, Any]
 
+BLEND = "blend.yaml"
+"""The settings that blend the run anew."""
+
 
 def write_report(evaluation: Evaluation, settings: Settings, run: RunDirectory, folder: AnyPath) -> None:
-    """Writes evaluation.json, reliability.png and blend.yaml into `folder`, each whole."""
-    figures = json.dumps(as_json(evaluation), indent=2, ensure_ascii=False) + "\n"
-    blend = blend_settings(settings, evaluation.fits[EVERYTHING].mix, str(run.path))
+    """Writes evaluation.json, reliability.png and blend.yaml into `folder`, each whole.
+
+    Without a fitted blend there is no blend.yaml; one that an earlier evaluation left is removed.
+    """
     make_folder(folder)
-    for name, text in {"evaluation.json": figures, "blend.yaml": blend}.items():
-        write_bytes(folder / name, text.encode())
+    write_bytes(
+        folder / "evaluation.json", (json.dumps(as_json(evaluation), indent=2, ensure_ascii=False) + "\n").encode()
+    )
+    if evaluation.unfitted:
+        remove(folder / BLEND)
+    else:
+        write_bytes(folder / BLEND, blend_settings(settings, evaluation.fits[EVERYTHING].mix, str(run.path)).encode())
     with written_whole(folder / "reliability.png") as aside:
         draw_reliability(evaluation, aside)
 
@@ -49,13 +58,20 @@ def as_json(evaluation: Evaluation) -> Json:
         "fits": {
             fitted: {
                 **asdict(fit.mix),
+                "temperature_at_bound": fit.at_bound,
                 "out_of_fold": _figures(fit.estimate, METRICS),
                 "over_blend_in_use": _figures(fit.estimate - in_use, METRICS),
             }
             for fitted, fit in evaluation.fits.items()
         },
         "position_bias": {name: _figures(estimate, MEASURES) for name, estimate in evaluation.position.items()},
+        "unfitted": evaluation.unfitted,
+        "at_floor": {"probability": SMALLEST, "rows": evaluation.at_floor},
         "rejected": {"rows": evaluation.counts.rejected, "class_prior_log_loss": evaluation.rejected_log_loss},
+        "with_rejected": {
+            "rows": evaluation.counts.judged + evaluation.counts.rejected,
+            "log_loss": evaluation.submission_log_loss,
+        },
     }
 
 
@@ -80,7 +96,7 @@ def blend_settings(settings: Settings, mix: Mix, output: str) -> str:
     """
     values = settings.model_dump(mode="json")
     for name, member in values["members"].items():
-        member["weight"] = round(mix.weights.get(name, 0.0), 4)
+        member["weight"] = rounded(mix.weights.get(name, 0.0))
     values |= {"output": output, "temperature": mix.temperature}
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 

@@ -7,8 +7,9 @@ from rich.console import Console
 from rich.table import Table
 
 from lmsys_ray.evaluation.evaluate import FITTED, IN_USE, NOTHING, Evaluation, Slice
-from lmsys_ray.evaluation.report import verdict
-from lmsys_ray.metrics import METRICS, Estimate
+from lmsys_ray.evaluation.mix_search import TEMPERATURES
+from lmsys_ray.evaluation.report import BLEND, verdict
+from lmsys_ray.metrics import METRICS, SMALLEST, Estimate
 from lmsys_ray.storage import AnyPath
 
 _WIDTH_OF_FILES = 160
@@ -37,7 +38,8 @@ def show(evaluation: Evaluation, folder: AnyPath) -> None:
         if few := [f"{name} {part.rows}" for name, part in slices.items() if not part.estimates]:
             console.print(f"too few rows to judge by {kind}: {', '.join(few)}")
     console.print(_margin_table(evaluation))
-    console.print(_fit_table(evaluation))
+    if not evaluation.unfitted:
+        console.print(_fit_table(evaluation))
     if evaluation.position:
         console.print(_position_table(evaluation))
     for line in _closing_lines(evaluation, folder):
@@ -51,13 +53,31 @@ def _terminal() -> Console:
 
 
 def _closing_lines(evaluation: Evaluation, folder: AnyPath) -> list[str]:
-    outcome = verdict(evaluation, FITTED, IN_USE)
+    lines = list(_warnings(evaluation))
+    if evaluation.unfitted:
+        lines.append(f"no blend was fitted: {evaluation.unfitted}")
+    else:
+        lines.append(f"the fitted blend, out of fold, against the blend in use: {verdict(evaluation, FITTED, IN_USE)}")
+        lines.append(f"to blend the run with it: score.py --config {folder / BLEND}")
     return [
-        f"the fitted blend, out of fold, against the blend in use: {outcome}",
-        f"to blend the run with it: score.py --config {folder / 'blend.yaml'}",
+        *lines,
         f"figures: {folder / 'evaluation.json'}",
         f"reliability diagram: {folder / 'reliability.png'}",
     ]
+
+
+def _warnings(evaluation: Evaluation) -> Iterable[str]:
+    """Yields what makes figures less than they look."""
+    for name, rows in evaluation.at_floor.items():
+        if rows:
+            cost = f"each counts as {-np.log(SMALLEST):.1f} nats, its true log loss is higher or infinite"
+            yield f"{name}: the chosen class has a probability below {SMALLEST:g} in {rows:,} rows; {cost}"
+    for fitted, fit in evaluation.fits.items():
+        if fit.at_bound:
+            bounds = " to ".join(f"{bound:g}" for bound in TEMPERATURES)
+            yield f"fitted {fitted}: temperature {fit.mix.temperature:g} is a bound of what is tried, {bounds}"
+        if not fit.mix.settled:
+            yield f"fitted {fitted}: the solver stopped before it came to a minimum; there may be a better mix"
 
 
 def _count_lines(evaluation: Evaluation) -> Iterable[str]:
@@ -66,10 +86,18 @@ def _count_lines(evaluation: Evaluation) -> Iterable[str]:
     if evaluation.rejected_log_loss is not None:
         loss = f"log loss {evaluation.rejected_log_loss:.4f}"
         yield f"judged apart: {counts.rejected:,} labelled rows that were rejected and got the class prior ({loss})"
+        both = f"{counts.judged + counts.rejected:,} rows, {counts.rejected:,} of them the class prior"
+        yield f"blend in use on {both}: log loss {evaluation.submission_log_loss:.4f}; all tables are without these"
+    if counts.set_aside:
+        yield f"not judged: {counts.set_aside:,} labelled rows of the blend that a member of weight 0 could not score"
+    if counts.priors:
+        yield f"class priors in the run: {counts.priors:,} of {counts.run:,} ids, labelled or not"
     if counts.only_run:
         yield f"in the run alone: {counts.only_run:,} ids"
     if counts.only_labels:
         yield f"in the labels alone: {counts.only_labels:,} ids"
+    if counts.ids_as_floats:
+        yield f"written as floats in the labels (123.0 for 123): {counts.ids_as_floats:,} ids, taken as whole numbers"
     if counts.unreadable_labels:
         yield f"unreadable: {counts.unreadable_labels:,} rows of the labels"
 
@@ -83,7 +111,8 @@ def _table(title: str, columns: Sequence[str]) -> Table:
 
 def _overall(evaluation: Evaluation) -> Table:
     columns = ["", *(metric.replace("_", " ") for metric in METRICS)]
-    table = _table("all judged rows, 95 % intervals by resampling prompts; the fitted blend out of fold", columns)
+    title = "all judged rows, 95 % intervals by resampling prompts"
+    table = _table(title + ("" if evaluation.unfitted else "; the fitted blend out of fold"), columns)
     for name, estimate in evaluation.overall.items():
         table.add_row(name, *_cells(estimate))
     return table
@@ -108,10 +137,14 @@ def _fit_table(evaluation: Evaluation) -> Table:
     columns = ["fitted", *evaluation.fits[NOTHING].mix.weights, "temperature", "log loss", "minus blend in use"]
     table = _table("blends: weights fitted on all rows, log loss out of fold", columns)
     for fitted, fit in evaluation.fits.items():
-        weights = [f"{weight:.3f}" for weight in fit.mix.weights.values()]
+        weights = [_weight(weight) for weight in fit.mix.weights.values()]
         over = _cells(fit.estimate - evaluation.fits[NOTHING].estimate, sign="+")[0] if fitted != NOTHING else ""
         table.add_row(fitted, *weights, f"{fit.mix.temperature:.3f}", _cells(fit.estimate)[0], over)
     return table
+
+
+def _weight(weight: float) -> str:
+    return f"{weight:.1g}" if 0 < weight < 0.0005 else f"{weight:.3f}"
 
 
 def _position_table(evaluation: Evaluation) -> Table:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -22,8 +21,12 @@ from ray.train.torch import TorchTrainer, get_device
 
 from lmsys_ray.cluster import Resources, ray_cluster
 from lmsys_ray.errors import RunError, UsageError
+from lmsys_ray.identity import content
 from lmsys_ray.members.llama.devices import share_of_cores, use_cores
 from lmsys_ray.readers import expand_inputs
+from lmsys_ray.resources import locate
+from lmsys_ray.storage import exists, path_of
+from lmsys_ray.training.input_content import NOTED, check_content, input_content
 from lmsys_ray.training.labelled_rows import LabelledRows, read_labelled
 from lmsys_ray.training.lora_data import encode_examples
 from lmsys_ray.training.lora_files import TrainingFiles
@@ -103,11 +106,14 @@ def claim(settings: LoraSettings) -> TrainingFiles:
     directory = output.with_name(f"{output.name}.partial")
     directory.mkdir(parents=True, exist_ok=True)
     asked = json.loads(settings.model_dump_json(exclude={"output", "workers", "device"}))
-    asked["bytes of the input"] = [os.path.getsize(file) for file in expand_inputs(settings.input)]
+    files = input_content(expand_inputs(settings.input))
+    if exists(model := path_of(locate(settings.model))):
+        asked["content of the model"] = content(model)["digest"]
     record = directory / "settings.json"
     if not record.exists():
-        record.write_text(json.dumps(asked, indent=1))
+        record.write_text(json.dumps(asked | {NOTED: files}, indent=1))
     before = json.loads(record.read_text())
+    check_content(before.pop(NOTED, None), files, directory)
     for key in before.keys() | asked.keys():
         if before.get(key) != asked.get(key):
             raise UsageError(

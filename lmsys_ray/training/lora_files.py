@@ -24,6 +24,7 @@ class TrainingFiles:
         self.best = self.directory / "best.safetensors"
         self.metrics = self.directory / "metrics.jsonl"
         self.failure = self.directory / "failure.json"
+        self.how_computed = self.directory / "how_computed.json"
         self.adapter = self.directory / "adapter"
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
@@ -110,6 +111,13 @@ class TrainingFiles:
             with np.load(path) as saved:
                 result[saved["rows"]] = saved["probabilities"]
         return result
+
+    def save_how_computed(self, noted: dict[str, str]) -> None:
+        """Keeps what `LoraClassifier.how_computed` told; only a worker knows its device."""
+        self.how_computed.write_text(json.dumps(noted), encoding="utf-8")
+
+    def load_how_computed(self) -> dict[str, str]:
+        return json.loads(self.how_computed.read_text(encoding="utf-8"))
 
     def save_failure(self, error: RunError) -> None:
         """Hands a worker's error to the command, which Ray would wrap in its own."""

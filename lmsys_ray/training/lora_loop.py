@@ -227,6 +227,7 @@ class LoraLoop:
             self.files.save_probabilities(self.rank, own, self.probabilities(self.validation, own))
         if self.rank == 0:
             self.classifier.save(self.files.adapter, self.settings.model)
+            self.files.save_how_computed(self.classifier.how_computed())
 
     def _checkpoint(self) -> None:
         if self.rank == 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, BitsAnd
 
 from lmsys_ray import CLASSES
 from lmsys_ray.errors import UsageError
+from lmsys_ray.members.llama import devices
 from lmsys_ray.members.llama.checks import check_embedded, check_tokenizer
 from lmsys_ray.members.llama.depth import keep_first
 from lmsys_ray.members.llama.quiet import quiet_libraries
@@ -75,6 +76,11 @@ class LoraClassifier(torch.nn.Module):
                 hidden = getattr(inner, inner.base_model_prefix)(input_ids=ids, use_cache=False).last_hidden_state
         return hidden[torch.arange(len(ids), device=ids.device), lengths - 1].float()
 
+    def how_computed(self) -> dict[str, str]:
+        """Returns what scoring must know of how the logits came about, as scoring.json has it."""
+        noted = {"dtype": str(self.compute).removeprefix("torch.")}
+        return noted | ({"pooling": "last_token"} if self.pools_last_token else {})
+
     def start_head(self, weight: torch.Tensor) -> None:
         """Sets the weight [3, hidden] of a decoder's linear head."""
         head: Any = self.model.get_base_model().score
@@ -124,14 +130,14 @@ def compute_type(setting: str, device: torch.device) -> torch.dtype:
     """Returns the type that matrix products are computed in.
 
     `auto`: bfloat16 on GPUs and CPUs that multiply in it, float16 on other GPUs, float32 on other CPUs, where 16 bits
-    are emulated and several times slower.
+    are emulated and several times slower. It is noted beside the adapter, and scoring follows it.
     """
     if setting != "auto":
-        return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[setting]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
-    abilities = torch.cpu.get_capabilities()
-    return torch.bfloat16 if abilities.get("avx512_bf16") or abilities.get("amx_bf16") else torch.float32
+        return devices.DTYPES[setting]
+    kind: Literal["cuda", "cpu"] = "cuda" if device.type == "cuda" else "cpu"
+    if devices.computes_in("bfloat16", kind):
+        return torch.bfloat16
+    return torch.float16 if kind == "cuda" else torch.float32
 
 
 def build_classifier(settings: LoraSettings, device: torch.device) -> LoraClassifier:

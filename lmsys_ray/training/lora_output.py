@@ -40,7 +40,7 @@ def finish(
         shares = np.broadcast_to(class_shares(rows.labels[training]), (len(validated), len(CLASSES)))
         prior_loss = log_loss(shares, validated)
         _write_probabilities(files.adapter / "out_of_fold.csv", [rows.ids[i] for i in held_out], probabilities)
-    scoring = {key: getattr(settings, key) for key in SCORING_SETTINGS}
+    scoring = {key: getattr(settings, key) for key in SCORING_SETTINGS} | files.load_how_computed()
     _write_json(files.adapter / "scoring.json", scoring | ({HEAD_ONLY: True} if settings.head_only else {}))
     _write_json(files.adapter / "metrics.json", figures)
     (files.adapter / "metrics.jsonl").write_text(files.metrics.read_text(encoding="utf-8"), encoding="utf-8")

@@ -1,5 +1,6 @@
 """An evaluation finds what was put into a run: who is better, where, by how much, and which side is favoured."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,10 @@ from lmsys_ray.evaluation.evaluate import (
 from lmsys_ray.evaluation.joined import join
 from lmsys_ray.evaluation.labels import read_labels
 from lmsys_ray.evaluation.position import MEASURES, position_bias
-from lmsys_ray.evaluation.report import as_json, blend_settings, verdict
+from lmsys_ray.evaluation.report import as_json, blend_settings, verdict, write_report
+from lmsys_ray.evaluation.tables import show
 from lmsys_ray.metrics import log_loss
+from lmsys_ray.run import RunDirectory
 from tests.evaluation.runs import blurred, drawn, make_run, write_labels
 
 ROWS = 600
@@ -130,3 +133,75 @@ def test_equal_orders_have_no_bias() -> None:
     estimate = position_bias(probabilities, probabilities, labels, np.arange(50))
     np.testing.assert_array_equal(estimate.values[:3], 0)
     np.testing.assert_array_equal(estimate.intervals()[:, :3], 0)
+
+
+@pytest.fixture(scope="module")
+def single_tie(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Evaluation, Settings]:
+    """A thousand labels of which one is a tie."""
+    folder = tmp_path_factory.mktemp("single_tie")
+    truth, labels = drawn(1000)
+    labels[labels == 2] = 0
+    labels[17] = 2
+    members = {"good": blurred(truth, 0.1, 1), "poor": blurred(truth, 0.9, 2)}
+    run, settings = make_run(folder, [f"p{n}" for n in range(1000)], members, {"good": 0.5, "poor": 0.5})
+    write_labels(folder / "labels.csv", labels)
+    return folder, evaluate(join(run, settings, read_labels(str(folder / "labels.csv"))), settings), settings
+
+
+def test_a_class_of_one_row_leaves_out_what_needs_folds_and_nothing_else(
+    single_tie: tuple[Path, Evaluation, Settings],
+) -> None:
+    folder, judged, settings = single_tie
+    assert judged.unfitted is not None
+    assert "class tie has 1 labelled row" in judged.unfitted
+    assert list(judged.overall) == [PRIOR, "good", "poor", IN_USE]
+    assert list(judged.fits) == [NOTHING]
+    assert verdict(judged, IN_USE, "poor") == "better"
+    out = folder / "evaluation"
+    out.mkdir()
+    (out / "blend.yaml").write_text("left by an earlier evaluation")
+    write_report(judged, settings, RunDirectory(settings.output), out)
+    assert {file.name for file in out.iterdir()} == {"evaluation.json", "reliability.png"}
+    assert json.loads((out / "evaluation.json").read_text())["unfitted"] == judged.unfitted
+
+
+def test_what_is_left_out_is_said_in_a_line(
+    single_tie: tuple[Path, Evaluation, Settings], capsys: pytest.CaptureFixture[str]
+) -> None:
+    show(single_tie[1], single_tie[0])
+    shown = capsys.readouterr().out
+    assert "no blend was fitted: class tie has 1 labelled row" in shown
+    assert "fitted blend, out of fold" not in shown
+    assert "blend.yaml" not in shown
+
+
+def test_rejected_rows_are_in_no_table_and_their_cost_is_shown(
+    evaluation: Evaluation, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert evaluation.rejected_log_loss is not None
+    scored = evaluation.overall[IN_USE].values[0]
+    together = ((ROWS - 5) * scored + 5 * evaluation.rejected_log_loss) / ROWS
+    assert evaluation.submission_log_loss == pytest.approx(together)
+    assert as_json(evaluation)["with_rejected"] == {"rows": ROWS, "log_loss": evaluation.submission_log_loss}
+    show(evaluation, tmp_path)
+    shown = capsys.readouterr().out
+    assert "judged apart: 5 labelled rows that were rejected and got the class prior" in shown
+    assert f"blend in use on {ROWS} rows, 5 of them the class prior: log loss {together:.4f}" in shown
+    assert f"class priors in the run: 5 of {ROWS} ids" in shown
+
+
+def test_what_makes_figures_less_than_they_look_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = drawn(200)[1]
+    noise = np.random.default_rng(1).dirichlet([1, 1, 1], 200)
+    certain = np.eye(3)[(labels + (np.arange(200) < 4)) % 3]
+    weights = {"noise": 1.0, "certain": 0.0}
+    run, settings = make_run(tmp_path, [f"p{n}" for n in range(200)], {"noise": noise, "certain": certain}, weights)
+    write_labels(tmp_path / "labels.csv", labels)
+    judged = evaluate(join(run, settings, read_labels(str(tmp_path / "labels.csv"))), settings)
+    assert judged.at_floor == {"noise": 0, "certain": 4, IN_USE: 0, FITTED: 0}
+    assert judged.fits["temperature"].at_bound
+    assert not judged.fits["weights"].at_bound
+    show(judged, tmp_path)
+    shown = capsys.readouterr().out
+    assert "certain: the chosen class has a probability below 1e-15 in 4 rows; each counts as 34.5 nats" in shown
+    assert "fitted temperature: temperature 20 is a bound of what is tried, 0.05 to 20" in shown

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import approx_fprime, minimize_scalar
 
-from lmsys_ray.evaluation import fitting
 from lmsys_ray.evaluation.fitting import Mix, cross_fitted, fit_mix
+from lmsys_ray.evaluation.mix_search import TEMPERATURES, loss_and_slope
 from lmsys_ray.metrics import log_loss
 
 
@@ -58,7 +58,7 @@ def test_temperature_for_held_weights_is_that_of_a_line_search() -> None:
     members = {"a": noise(500, 8), "b": noise(500, 9)}
     held = {"a": 0.3, "b": 0.7}
     mix = fit_mix(members, labels, weights=held)
-    best = minimize_scalar(lambda t: log_loss(Mix(held, t).of(members), labels), bounds=(0.2, 5), method="bounded")
+    best = minimize_scalar(lambda t: log_loss(Mix(held, t).of(members), labels), bounds=TEMPERATURES, method="bounded")
     assert mix.weights == held
     assert mix.temperature == pytest.approx(best.x, abs=2e-3)
 
@@ -80,9 +80,10 @@ def test_no_other_mix_is_better(seed: int, count: int) -> None:
 def test_gradient_is_that_of_the_loss() -> None:
     _, labels = world(60, 10)
     stacked = np.stack([noise(60, 11), noise(60, 12), noise(60, 13)])
-    for x in ([0.2, 0.3, 0.5, 1.0], [0.6, 0.3, 0.1, 1.7], [0.5, 0.4, 0.4, 0.6]):
-        numeric = approx_fprime(np.array(x), lambda x: fitting._loss_and_gradient(x, stacked, labels)[0], 1e-7)
-        np.testing.assert_allclose(fitting._loss_and_gradient(np.array(x), stacked, labels)[1], numeric, atol=1e-5)
+    stacked[0, :9, 0] = stacked[:, 7, 1] = 0
+    for x in ([-1.6, -1.2, -0.7, 0.0], [-0.5, -1.2, -8.0, 0.5], [-0.7, -0.9, -0.9, -2.0]):
+        numeric = approx_fprime(np.array(x), lambda x: loss_and_slope(x, stacked, labels)[0], 1e-7)
+        np.testing.assert_allclose(loss_and_slope(np.array(x), stacked, labels)[1], numeric, atol=1e-5)
 
 
 def test_rows_of_a_fold_have_no_part_in_their_own_mix() -> None:

@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from lmsys_ray.errors import RunError, UsageError
 from lmsys_ray.evaluation.joined import join, settings_of
 from lmsys_ray.evaluation.labels import read_labels
-from lmsys_ray.run import RunDirectory
+from lmsys_ray.run import RunDirectory, read_table, write_table
 from tests.evaluation.runs import drawn, make_run, write_labels
 
 ROWS = 150
@@ -38,6 +40,31 @@ def test_rows_on_one_side_alone_and_rejected_rows_are_counted(tmp_path: Path) ->
     assert joined.rejected_labels.tolist() == labels[[3, 70]].tolist()
     kept = [n for n in range(100) if n not in (3, 70)]
     np.testing.assert_allclose(joined.members["m"], truth[kept], atol=1e-6)
+
+
+def test_rows_that_a_member_outside_of_the_blend_could_not_score_are_no_priors(tmp_path: Path) -> None:
+    truth, labels = drawn(ROWS)
+    prompts = ["" if n in (3, 70) else f"prompt {n}" for n in range(ROWS)]
+    run, settings = make_run(tmp_path, prompts, {"m": truth, "n": truth, "out": truth}, {"m": 1.0, "n": 1.0, "out": 0})
+    for member, row in (("out", 10), ("out", 11), ("n", 12)):
+        file = run.score(member, 0)
+        scores = read_table(file)
+        reason = scores["reason"] if "reason" in scores.column_names else pa.nulls(scores.num_rows, pa.string())
+        failed = pc.equal(scores["row"], row)
+        scores = scores.drop_columns([name for name in scores.column_names if name == "reason"])
+        write_table(scores.append_column("reason", pc.if_else(failed, "too long", reason)), file)
+    write_labels(tmp_path / "labels.csv", labels[:60])
+    counts = join(run, settings, read_labels(str(tmp_path / "labels.csv"))).counts
+    assert (counts.judged, counts.rejected, counts.set_aside, counts.priors) == (56, 2, 2, 3)
+    assert (counts.only_run, counts.only_labels) == (90, 0)
+
+
+def test_labels_of_one_prompt_are_refused(tmp_path: Path) -> None:
+    truth, _ = drawn(10)
+    run, settings = make_run(tmp_path, [f"same{' ' * n}" for n in range(10)], {"m": truth}, {"m": 1.0})
+    write_labels(tmp_path / "labels.csv", [0, 1] * 5)
+    with pytest.raises(RunError, match="all 10 rows are of one prompt; label more prompts"):
+        join(run, settings, read_labels(str(tmp_path / "labels.csv")))
 
 
 def test_prompts_and_slices_are_told_apart(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """What a labelled file must hold before LoRA training starts, and the sentence where it does not."""
 
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 
 from lmsys_ray.errors import RunError, UsageError
+from lmsys_ray.training.input_content import NOTED
 from lmsys_ray.training.labelled_rows import read_labelled
 from lmsys_ray.training.lora import claim, split_rows
 from lmsys_ray.training.lora_settings import LoraSettings
@@ -110,6 +113,57 @@ def test_an_output_that_is_there_and_a_training_with_other_settings_are_refused(
         claim(settings(tmp_path, rank=8))
     (tmp_path / "out").mkdir()
     with pytest.raises(UsageError, match="out exists; name a new directory"):
+        claim(settings(tmp_path))
+
+
+def test_a_training_does_not_go_on_with_labels_that_were_changed_in_place(tmp_path: Path) -> None:
+    """Same name, same size, same date."""
+    rows = labelled_rows(12)
+    file = write_rows(tmp_path / "rows.csv", rows)
+    before = file.stat()
+    claim(settings(tmp_path))
+    rows[3][4:] = [*rows[3][5:], rows[3][4]]
+    write_rows(file, rows)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert file.stat().st_size == before.st_size
+    with pytest.raises(UsageError, match=r"--input: .*rows\.csv has changed since .*out\.partial began"):
+        claim(settings(tmp_path))
+    write_rows(file, labelled_rows(12))
+    claim(settings(tmp_path))
+
+
+def test_a_training_does_not_go_on_with_another_base_under_the_same_name(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.csv", labelled_rows(12))
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "model.safetensors").write_bytes(b"old weights")
+    asked = settings(tmp_path, model=str(tmp_path / "base"))
+    claim(asked)
+    claim(asked)
+    (tmp_path / "base" / "model.safetensors").write_bytes(b"new weights")
+    with pytest.raises(UsageError, match="holds a training with content of the model = "):
+        claim(asked)
+
+
+def test_a_training_goes_on_with_neither_more_nor_fewer_files(tmp_path: Path) -> None:
+    for name in ("a.csv", "b.csv"):
+        write_rows(tmp_path / name, labelled_rows(6))
+    asked = settings(tmp_path, input=[str(tmp_path / "*.csv")])
+    claim(asked)
+    write_rows(tmp_path / "c.csv", labelled_rows(6))
+    with pytest.raises(UsageError, match=r"c\.csv was added since"):
+        claim(asked)
+    for name in ("a.csv", "c.csv"):
+        (tmp_path / name).unlink()
+    with pytest.raises(UsageError, match=r"a\.csv was left out since"):
+        claim(asked)
+
+
+def test_a_training_of_an_earlier_version_is_refused_and_says_why(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.csv", labelled_rows(12))
+    record = claim(settings(tmp_path)).directory / "settings.json"
+    earlier = {key: value for key, value in json.loads(record.read_text()).items() if key != NOTED}
+    record.write_text(json.dumps({**earlier, "bytes of the input": [1]}))
+    with pytest.raises(UsageError, match="has not noted the content of its input"):
         claim(settings(tmp_path))
 
 

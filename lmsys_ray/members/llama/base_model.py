@@ -19,6 +19,7 @@ from lmsys_ray.errors import UsageError
 from lmsys_ray.members.llama import devices
 from lmsys_ray.members.llama.depth import keep_first
 from lmsys_ray.members.llama.quiet import FOREIGN_ERRORS, first_line
+from lmsys_ray.members.llama.sources import trained_dtype
 
 
 def read_config(directory: Path, settings: LlamaSettings) -> PreTrainedConfig:
@@ -68,7 +69,7 @@ def load_base(
         model, info = AutoModelForSequenceClassification.from_pretrained(
             directory,
             config=config,
-            dtype=devices.choose_dtype(settings.dtype),
+            dtype=devices.choose_dtype(settings.dtype, trained_dtype(settings)),
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # so that `checks` can name them
             trust_remote_code=False,

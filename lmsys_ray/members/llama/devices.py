@@ -14,6 +14,9 @@ from lmsys_ray.errors import UsageError
 Quantization = Literal["none", "int8", "nf4", "int8_dynamic", "fp8", "stored"]
 """`int8` and `nf4` are bitsandbytes'; `stored`: the checkpoint itself is quantized."""
 
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+"""The types that the setting `dtype` names, beside `auto`."""
+
 CPU_BATCH_TOKENS = 2048
 """Budget of a micro-batch without a GPU; see `prepacked` for what was tried."""
 
@@ -65,13 +68,42 @@ def share_of_cores(threads: int | Literal["auto"], replicas: int | Literal["auto
     return cores if replicas == "auto" else max(1, cores // replicas)
 
 
-def choose_dtype(setting: str) -> torch.dtype:
-    """Returns the type of weights and activations: bfloat16 where the GPU computes in it, float32 without one."""
+def choose_dtype(setting: str, trained: str | None = None) -> torch.dtype:
+    """Returns the type of weights and activations of a scorer.
+
+    `auto`: the one in which the adapter was `trained`, where that is known and this device computes in it; else
+    bfloat16 where the GPU computes in it, float16 on other GPUs, float32 without one.
+    """
     if setting != "auto":
-        return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[setting]
+        return DTYPES[setting]
+    if trained is not None and computes_in(trained):
+        return DTYPES[trained]
     if not torch.cuda.is_available():
         return torch.float32
-    return torch.bfloat16 if torch.cuda.get_device_capability() >= (8, 0) else torch.float16  # T4 has only float16
+    return torch.bfloat16 if computes_in("bfloat16") else torch.float16  # T4 has only float16
+
+
+def computes_in(dtype: str, device: Literal["cuda", "cpu"] | None = None) -> bool:
+    """Returns whether a GPU, or a CPU, multiplies matrices in a type, instead of emulating it several times slower.
+
+    `device` None: the GPU where there is one.
+    """
+    if dtype == "float32":
+        return True
+    if device == "cuda" or (device is None and torch.cuda.is_available()):
+        return dtype == "float16" or torch.cuda.get_device_capability() >= (8, 0)
+    abilities = torch.cpu.get_capabilities()
+    return dtype == "bfloat16" and bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
+
+
+def other_dtype(chosen: torch.dtype, trained: str | None) -> str | None:
+    """Returns a sentence where a scorer computes in another type than its adapter was trained in; None where not."""
+    if trained is None or chosen == DTYPES[trained]:
+        return None
+    return (
+        f"trained in {trained}, scored in {str(chosen).removeprefix('torch.')}: probabilities differ from those of the "
+        "training by some thousandths; set dtype to the former where the device computes in it"
+    )
 
 
 def choose_quantization(setting: str, parameters: int, memory: int) -> Quantization:

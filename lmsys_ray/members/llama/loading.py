@@ -15,7 +15,7 @@ from lmsys_ray.members.llama.decoder import PackedDecoder, TransformersDecoder, 
 from lmsys_ray.members.llama.linear import as_it_is, form_for
 from lmsys_ray.members.llama.quiet import quiet_libraries
 from lmsys_ray.members.llama.self_check import Expected, expected
-from lmsys_ray.members.llama.sources import model_directory, pools_last_token, read_tokenizer
+from lmsys_ray.members.llama.sources import model_directory, pools_last_token, read_tokenizer, trained_dtype
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class Classifier:
     """How many ids have an embedding."""
     expected: Expected
     """What transformers computes of a few rows."""
+    notes: list[str]
+    """Sentences of its loading that the user should read once."""
     plain: bool = False
     """Whether linear layers are PyTorch's own."""
 
@@ -61,6 +63,8 @@ class LoadedModel:
     """What is still to be done to the linear layers, where it is one of this package's own; else what was done."""
     last_token: bool
     """Whether it was trained to be read at the last token, even where that is the pad token."""
+    notes: list[str]
+    """Sentences that the user should read once."""
 
 
 def load_classifier(settings: LlamaSettings, padding: packing.Padding | None = None, plain: bool = False) -> Classifier:
@@ -100,6 +104,7 @@ def load_classifier(settings: LlamaSettings, padding: packing.Padding | None = N
         device=device,
         embedded=embedded,
         expected=wanted,
+        notes=loaded.notes,
         plain=plain,
     )
 
@@ -135,5 +140,12 @@ def load_model(settings: LlamaSettings) -> LoadedModel:
             model = with_adapter(model, settings, settings.adapter, head_found, merge=not loaded_quantized)
         checks.check_finite(model, settings.model)
     model.eval()
-    pad_id = read.pad_id if read.pad_id is not None else 0
-    return LoadedModel(model, columns, pad_id, quantization, last_token=pools_last_token(settings.adapter))
+    note = devices.other_dtype(model.dtype, trained_dtype(settings))
+    return LoadedModel(
+        model,
+        columns,
+        read.pad_id if read.pad_id is not None else 0,
+        quantization,
+        last_token=pools_last_token(settings.adapter),
+        notes=[f"adapter: {settings.adapter} was {note}"] if note else [],
+    )

@@ -8,6 +8,7 @@ from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig,
 from lmsys_ray.config import LlamaSettings
 from lmsys_ray.errors import UsageError
 from lmsys_ray.members.llama import devices
+from lmsys_ray.members.llama.sources import trained_dtype
 
 
 def choose(config: PreTrainedConfig, settings: LlamaSettings) -> devices.Quantization:
@@ -36,7 +37,7 @@ def loading_arguments(
     four_bits = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
-        bnb_4bit_compute_dtype=devices.choose_dtype(settings.dtype),
+        bnb_4bit_compute_dtype=devices.choose_dtype(settings.dtype, trained_dtype(settings)),
         llm_int8_skip_modules=head,
     )
     return {"quantization_config": four_bits}

@@ -65,7 +65,8 @@ class LlamaScorer:
     def notes(self) -> list[str]:
         """Sentences that the user should read once."""
         *failed, used = self._tried
-        return [f"{'; '.join(map(str, failed))}; padding {used.form.padding} is computed"] if failed else []
+        forms = [f"{'; '.join(map(str, failed))}; padding {used.form.padding} is computed"] if failed else []
+        return [*self.classifier.notes, *forms]
 
     @property
     def facts(self) -> dict[str, Any]:

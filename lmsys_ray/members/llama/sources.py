@@ -87,6 +87,17 @@ def pools_last_token(adapter: str | None) -> bool:
     return bool(noted) and noted.get(POOLING, LAST_TOKEN) == LAST_TOKEN
 
 
+def trained_dtype(settings: LlamaSettings) -> str | None:
+    """Returns the type that a member's adapter was trained in; None where that is not noted, or there is no adapter.
+
+    Raises `UsageError` for a type that is not known.
+    """
+    noted = None if settings.adapter is None else read_scoring(settings.adapter).get("dtype")
+    if noted not in (None, "float32", "float16", "bfloat16"):
+        raise UsageError(f"adapter: scoring.json of {settings.adapter} has dtype = {noted!r}; restore it")
+    return noted
+
+
 def check_as_trained(trained: Mapping[str, Any], settings: LlamaSettings) -> None:
     """Demands that a member reads rows as its adapter learnt to: `trained` is what lies beside it in scoring.json.
 

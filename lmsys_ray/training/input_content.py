@@ -1,0 +1,42 @@
+"""What a training is made from, by content: a training under way goes on only with the files that it began with."""
+
+import hashlib
+from collections.abc import Sequence
+from io import BufferedIOBase
+from pathlib import Path
+from typing import cast
+
+from lmsys_ray.errors import UsageError
+from lmsys_ray.storage import opened, path_of
+
+NOTED = "content of the input"
+"""The key under which the record of a training holds `input_content`."""
+
+
+def input_content(files: Sequence[str]) -> dict[str, str]:
+    """Returns the SHA-256 of each file's whole content, by its path or URL.
+
+    Size, date or an etag would pass for the same where labels were changed in place.
+    """
+    content = {}
+    for file in files:
+        with opened(path_of(file)) as stream:
+            content[file] = hashlib.file_digest(cast(BufferedIOBase, stream), "sha256").hexdigest()
+    return content
+
+
+def check_content(before: dict[str, str] | None, now: dict[str, str], directory: Path) -> None:
+    """Raises `UsageError`, which names the first file that differs, unless a training goes on with what it began with.
+
+    `before` is None for a training that an earlier version began, which did not note it.
+    """
+    remedy = f"or remove {directory} to train anew"
+    if before is None:
+        raise UsageError(
+            f"--output: {directory} holds a training that has not noted the content of its input; go on with the "
+            f"version of lmsys_ray that began it, {remedy}"
+        )
+    for file in [*before, *(file for file in now if file not in before)]:
+        if before.get(file) != now.get(file):
+            what = "has changed" if file in before and file in now else "was added" if file in now else "was left out"
+            raise UsageError(f"--input: {file} {what} since the training in {directory} began; undo that, {remedy}")
