@@ -34,6 +34,8 @@ class Scorer(Protocol):
 
     usage: Usage
     """What was computed since this was last set to an empty one."""
+    notes: list[str]
+    """What the user should know of how this member computes; each is shown once for all its replicas."""
 
     def score(self, encoded: pa.Table) -> np.ndarray:
         """Returns float32 probabilities [rows, 3] in the order of `lmsys_ray.CLASSES`, a row for each of `encoded`."""

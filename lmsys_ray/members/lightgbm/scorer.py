@@ -34,6 +34,7 @@ class LightGBMScorer:
         Raises `UsageError` or `RunError` where they are not there, damaged or do not fit each other.
         """
         self.usage = Usage()  # of tokens, which it has none of
+        self.notes: list[str] = []
         artifacts = load(local_copy(locate(settings.artifacts)))
         self._boosters = artifacts.boosters
         features = artifacts.features()

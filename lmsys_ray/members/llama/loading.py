@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from lmsys_ray.config import LlamaSettings
-from lmsys_ray.members.llama import attention, base_model, checks, devices
+from lmsys_ray.members.llama import attention, base_model, checks, devices, gpu_memory
 from lmsys_ray.members.llama import quantization as quantizing
 from lmsys_ray.members.llama.adapters import with_adapter
 from lmsys_ray.members.llama.decoder import PackedDecoder, TransformersDecoder, fits
@@ -27,6 +27,10 @@ class Classifier:
     pad_id: int
     device: torch.device
     """Where the input goes; the head may lie on another GPU."""
+    packs_matter: bool = False
+    """Whether what a row gets depends on its micro-batch by more than rounding."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of how it was loaded."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,10 @@ class LoadedModel:
     pad_id: int
     quantization: devices.Quantization
     """What is still to be done to the linear layers, where it is one of this package's own; else what was done."""
+    packs_matter: bool = False
+    """Whether what a row gets depends on its micro-batch by more than rounding."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of how it was loaded."""
 
 
 def load_classifier(settings: LlamaSettings) -> Classifier:
@@ -46,6 +54,7 @@ def load_classifier(settings: LlamaSettings) -> Classifier:
 
     Raises `UsageError` for every reason not to believe the result; see `checks`.
     """
+    gpu_memory.keep_to_share(settings.gpus_per_replica)
     loaded = load_model(settings)
     backbone: PreTrainedModel = getattr(loaded.model, loaded.model.base_model_prefix)
     device = next(backbone.get_input_embeddings().parameters()).device
@@ -55,7 +64,9 @@ def load_classifier(settings: LlamaSettings) -> Classifier:
     wanted = attention.implementation(packed, chosen, device, loaded.model.dtype)
     if wanted != chosen:
         loaded.model.set_attn_implementation(wanted)
-    decoder = PackedDecoder(backbone, form) if packed and fits(backbone) else TransformersDecoder(backbone, form)
+    # Libraries may leave a quantized layer its class and change what it does.
+    taken_over = packed and loaded.quantization != "stored" and fits(backbone)
+    decoder = PackedDecoder(backbone, form) if taken_over else TransformersDecoder(backbone, form)
     if device.type == "cuda":
         torch.cuda.empty_cache()  # gives back what held the weights in their first form
     return Classifier(
@@ -64,6 +75,8 @@ def load_classifier(settings: LlamaSettings) -> Classifier:
         columns=loaded.columns,
         pad_id=loaded.pad_id,
         device=device,
+        packs_matter=loaded.packs_matter,
+        notes=loaded.notes,
     )
 
 
@@ -79,14 +92,18 @@ def load_model(settings: LlamaSettings) -> LoadedModel:
         tokenizer_pad = pad_token_id(directory, tokenizer)
         checks.check_tokenizer(tokenizer, tokenizer_pad, config.get_text_config(), settings.model)
         columns = checks.class_columns(config.id2label or {}, settings.model)
-        quantization = quantizing.choose(config, settings)
-        loaded_quantized = quantizing.loading_arguments(config, quantization, settings)
-        model, info = base_model.load_base(directory, config, loaded_quantized, settings)
+        choice = quantizing.choose(config, directory, settings)
+        arguments = quantizing.loading_arguments(choice.quantization, settings)
+        model, info = base_model.load_base(directory, config, arguments, settings)
         checks.check_base(info, settings.model, settings.adapter is None, settings.layers)
-        model.score.float()
+        gpu_memory.check_placed(model, settings.model)
+        choice = quantizing.as_loaded(choice, model, settings)
         if settings.adapter is not None:
             head_found = checks.HEAD not in info["missing_keys"]
-            model = with_adapter(model, settings, settings.adapter, head_found, merge=not loaded_quantized)
+            merge = choice.quantization not in ("stored", "int8", "nf4")
+            model = with_adapter(model, settings, settings.adapter, head_found, merge=merge)
         checks.check_finite(model, settings.model)
     model.eval()
-    return LoadedModel(model, columns, tokenizer_pad if tokenizer_pad is not None else 0, quantization)
+    pad_id = tokenizer_pad if tokenizer_pad is not None else 0
+    notes = () if choice.note is None else (choice.note,)
+    return LoadedModel(model, columns, pad_id, choice.quantization, choice.packs_matter, notes)

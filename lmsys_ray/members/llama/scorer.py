@@ -10,7 +10,7 @@ import torch
 
 from lmsys_ray.config import LlamaSettings
 from lmsys_ray.errors import UnscorableError
-from lmsys_ray.members.llama import attention, devices, packing
+from lmsys_ray.members.llama import attention, devices, gpu_memory, packing
 from lmsys_ray.members.llama.decoder import PackedDecoder
 from lmsys_ray.members.llama.loading import load_classifier
 from lmsys_ray.members.llama.prefixes import find_prefixes
@@ -18,6 +18,8 @@ from lmsys_ray.members.usage import Usage
 
 Forwarded = tuple[list[np.ndarray], list[torch.Tensor]]
 """Micro-batches as indices of rows, and the logits [rows, 3] of each."""
+
+_SMALLER = "a GPU ran out of memory and makes smaller micro-batches, on which depends what quantized layers give here"
 
 
 class LlamaScorer:
@@ -42,6 +44,7 @@ class LlamaScorer:
         self.settings = settings
         self.usage = Usage()
         self.classifier = load_classifier(settings)
+        self.notes = list(self.classifier.notes)
         self.batch_tokens = self._first_budget() if settings.batch_tokens == "auto" else settings.batch_tokens
         self._cores: ThreadPoolExecutor | None = None
         packed = isinstance(self.classifier.backbone, PackedDecoder)
@@ -102,13 +105,16 @@ class LlamaScorer:
                 logits.append(forward(batch))
                 done.append(batch)
                 continue
-            except torch.cuda.OutOfMemoryError:
-                pass  # which holds the tensors of the failed pass for as long as it is handled
+            except RuntimeError as error:  # which holds the tensors of the failed pass for as long as it is handled
+                if not gpu_memory.is_out_of_memory(error):
+                    raise
             self._shrink(batch, lengths)
             queue = deque(self._plan(np.concatenate([batch, *queue]), lengths))
         return done, logits
 
     def _first_budget(self) -> int:
+        if self.classifier.packs_matter:
+            return devices.FIXED_BATCH_TOKENS
         on_gpu = self.classifier.device.type == "cuda"
         return devices.largest_budget(self._fits) if on_gpu else devices.CPU_BATCH_TOKENS
 
@@ -120,8 +126,9 @@ class LlamaScorer:
             self._forward(rows)
             torch.cuda.synchronize()
             return True
-        except torch.cuda.OutOfMemoryError:
-            pass
+        except RuntimeError as error:
+            if not gpu_memory.is_out_of_memory(error):
+                raise
         torch.cuda.empty_cache()
         return False
 
@@ -140,6 +147,8 @@ class LlamaScorer:
                 "lower max_length, set quantization to int8 or nf4, or give a replica more GPUs"
             )
         self.batch_tokens = max(1, min(self.batch_tokens, self._slots(lengths[batch])) // 2)
+        if self.classifier.packs_matter and _SMALLER not in self.notes:
+            self.notes.append(_SMALLER)
 
     @torch.inference_mode()
     def _forward(self, rows: list[np.ndarray], shared: Sequence[int] = ()) -> torch.Tensor:
