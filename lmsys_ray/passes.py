@@ -47,6 +47,8 @@ class ScoredShard:
     """How long its model computed; reading, encoding and writing are not in it."""
     usage: dict[str, int]
     """The fields of a `Usage`: what its model was given in micro-batches."""
+    notes: list[str]
+    """What the user should know of how its model computes."""
 
 
 @dataclass(frozen=True)

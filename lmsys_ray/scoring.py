@@ -87,6 +87,8 @@ class _Start:
         self._began = time.perf_counter()
         self._failed: dict[str, Counter[str]] = {}
         """Why rows failed that each member could not score in this start."""
+        self._noted: set[tuple[str, str]] = set()
+        """What members' replicas had to say, and was shown."""
 
     def work(self) -> Report:
         with self._timed("total"):
@@ -232,6 +234,9 @@ class _Start:
         return (ingested.lines - ingested.unscored) * len(shards) // max(ingested.shards, 1)
 
     def _count(self, shard: ScoredShard, seconds: float) -> None:
+        for note in (note for note in shard.notes if (shard.member, note) not in self._noted):
+            self._noted.add((shard.member, note))
+            self._display.say(f"{shard.member}: {note}")
         report = self._report
         report.seconds.setdefault("until a first shard", round(time.perf_counter() - self._began, 3))
         report.nodes.setdefault(shard.member, Counter())[shard.node] += 1
