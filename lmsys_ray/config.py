@@ -18,10 +18,10 @@ class Strict(BaseModel):
 class LlamaSettings(Strict):
     """A decoder-only transformer with a head of three labels, a LoRA adapter on it or not."""
 
-    CHANGEABLE: ClassVar = {
+    CHANGEABLE: ClassVar[set[str]] = {
         *("weight", "device", "replicas", "max_replicas", "gpus_per_replica", "batch_tokens", "threads")
     }
-    """What may change between two starts of a run: it moves no probability beyond rounding."""
+    """What may change between two starts of a run: it moves no probability beyond rounding, but see `changeable`."""
 
     kind: Literal["llama"]
     model: str = Field(description="transformers directory, GGUF file, hub id or packaged name of the base model")
@@ -60,6 +60,10 @@ class LlamaSettings(Strict):
     )
     weight: float = Field(1.0, ge=0)
 
+    def changeable(self) -> set[str]:
+        """Returns what may change between two starts of a run; with int8, which depends on them, not micro-batches."""
+        return self.CHANGEABLE - {"batch_tokens"} if self.quantization == "int8" else self.CHANGEABLE
+
     @field_validator("gpus_per_replica")
     @classmethod
     def _whole_above_one(cls, value: float) -> float:
@@ -71,13 +75,17 @@ class LlamaSettings(Strict):
 class LightGBMSettings(Strict):
     """Gradient-boosted trees on counts of words and characters."""
 
-    CHANGEABLE: ClassVar = {"weight", "workers"}
+    CHANGEABLE: ClassVar[set[str]] = {"weight", "workers"}
 
     kind: Literal["lightgbm"]
     artifacts: str = Field(description="directory of vocabularies and boosters, or a packaged name")
     swap: Literal[False] = Field(False, description="not offered for this kind")
     workers: PositiveInt | Literal["auto"] = "auto"
     weight: float = Field(1.0, ge=0)
+
+    def changeable(self) -> set[str]:
+        """Returns what may change between two starts of a run."""
+        return self.CHANGEABLE
 
 
 MemberSettings = Annotated[LlamaSettings | LightGBMSettings, Field(discriminator="kind")]

@@ -31,7 +31,7 @@ def identity(settings: Settings) -> dict[str, Any]:
 
 
 def _member_identity(member: Any) -> dict[str, Any]:
-    values = member.model_dump(mode="json", exclude=member.CHANGEABLE)
+    values = member.model_dump(mode="json", exclude=member.changeable())
     for key in ("model", "adapter", "artifacts"):
         path = path_of(locate(values.get(key) or ""))
         if values.get(key) and exists(path):

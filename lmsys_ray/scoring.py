@@ -90,6 +90,7 @@ class _Start:
         self._failed: dict[str, Counter[str]] = {}
         """Why rows failed that each member could not score in this start."""
         self._said: set[str] = set()
+        """What members' replicas had to say of their models, and was shown."""
 
     def work(self) -> Report:
         with self._timed("total"):

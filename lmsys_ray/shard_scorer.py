@@ -101,10 +101,13 @@ class ShardScorer:
         self._encoding = threading.Lock()  # Tokenizers are not for two threads at once.
         settings = work.settings
         self._swap = settings.swap
-        if not ray.get_gpu_ids():
+        reserved = len(ray.get_gpu_ids())
+        if not reserved:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # GPUs that it has not reserved are another actor's.
         try:
             with work.reporter("load").loading():
+                if reserved:
+                    _check_gpus(reserved)
                 self._scorer = make_scorer(settings)
         except RunError as error:
             # Raised by the first call instead: an actor that dies in its constructor would be started again and again.
@@ -151,6 +154,12 @@ class ShardScorer:
         parts, failed = compute_rows(count, compute, self._reporter.rows(shard, count))
         scores = pa.concat_tables(parts or [score_table(encoded.slice(0, 0), np.empty((0, 3)), self._swap)])
         return with_failed(scores, encode_failures | _by_row(encoded, failed))
+
+
+def _check_gpus(reserved: int) -> None:
+    from lmsys_ray.members.llama.gpu_memory import check_reserved  # brings torch, which LightGBM's workers do without
+
+    check_reserved(reserved)
 
 
 def _to_bytes(table: pa.Table) -> bytes:

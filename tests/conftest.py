@@ -8,6 +8,7 @@ import pytest
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["LMSYS_RAY_PRETEND_GPUS"] = "1"
 
 # Set before Ray starts, whose workers inherit it: the server that tests/storage starts, and no account of anybody.
 with socket.create_server(("127.0.0.1", 0)) as free:

@@ -34,6 +34,14 @@ def test_what_moves_no_probability_may_change(tmp_path: Path) -> None:
     assert now == before
 
 
+def test_micro_batches_of_int8_may_not_change(tmp_path: Path) -> None:
+    """What bitsandbytes gives a row depends on what else is in its micro-batch."""
+    before = identity(settings(tmp_path, quantization="int8", batch_tokens=256))
+    assert identity(settings(tmp_path, quantization="int8", batch_tokens=256, weight=3, replicas=2)) == before
+    with pytest.raises(RunError, match=r"members\.llama\.batch_tokens = 256, now it is 4096; go on with the old"):
+        check_same_run(before, identity(settings(tmp_path, quantization="int8", batch_tokens=4096)), tmp_path)
+
+
 @pytest.mark.parametrize(
     "change",
     [{"max_length": 64}, {"template": "labelled"}, {"quantization": "nf4"}, {"swap": True}, {"text": "notebook"}],

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, MixtralConfig
 
 from lmsys_ray.config import Settings
 from lmsys_ray.errors import RunError
@@ -18,7 +20,7 @@ from lmsys_ray.progress import Display
 from lmsys_ray.scoring import Report, score
 from tests.lightgbm.fitted import fit
 from tests.lightgbm.texts import conversations
-from tests.tiny_llama import make_adapter, make_model
+from tests.tiny_llama import SIZES, make_adapter, make_model, make_tokenizer
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -193,6 +195,20 @@ def test_member_that_cannot_be_loaded_ends_the_job_with_its_sentence(models: Pat
     with pytest.raises(RunError, match=r"^members.llama: adapter: .* lacks adapter_config.json") as raised:
         scored(Settings.model_validate(chosen))
     assert "\n" not in str(raised.value)
+
+
+def test_what_replicas_have_to_say_is_shown_once(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    experts = MixtralConfig(**{**SIZES, "num_local_experts": 2})
+    AutoModelForSequenceClassification.from_config(experts).save_pretrained(tmp_path / "experts")
+    make_tokenizer(tmp_path / "experts")
+    write_input(tmp_path / "in.csv")
+    judge = {"kind": "llama", "model": str(tmp_path / "experts"), "quantization": "nf4", "max_length": 96}
+    scored(settings(models, tmp_path, members={"judge": judge}))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("judge: quantization")]
+    assert lines == ["judge: quantization nf4 reaches 25% of its weights beside the embeddings, others stay plain"]
 
 
 def test_limit_and_many_files(models: Path, tmp_path: Path) -> None:

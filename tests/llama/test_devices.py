@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lmsys_ray.errors import UsageError
 from lmsys_ray.members.llama import devices
+from lmsys_ray.members.llama.weights import Weights
 
 
 @pytest.mark.parametrize(
@@ -51,6 +52,25 @@ def test_fp8_is_refused_where_the_gpu_has_none(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A100")
     with pytest.raises(UsageError, match="quantization: A100 has no fp8 products"):
-        devices.choose_quantization("fp8", 1, 80 << 30)
+        devices.choose_quantization("fp8", Weights(1, 0), 80 << 30)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
-    assert devices.choose_quantization("fp8", 1, 80 << 30) == "fp8"
+    monkeypatch.setattr(devices, "fp8_failure", lambda: None)
+    assert devices.choose_quantization("fp8", Weights(1, 0), 80 << 30) == "fp8"
+
+
+def test_fp8_is_refused_where_torch_cannot_scale_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on GPUs of capability 12.0, whose fp8 products took one scale for a whole matrix alone."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (12, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "RTX 5090")
+    ones, asked = torch.ones, []
+
+    def fail(*matrices: torch.Tensor, **keywords: object) -> torch.Tensor:
+        asked.append([matrix.shape for matrix in matrices])
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling cublasLtMatmulAlgoGetHeuristic")
+
+    monkeypatch.setattr(torch, "ones", lambda *shape, device: ones(*shape))
+    monkeypatch.setattr(torch, "_scaled_mm", fail)
+    with pytest.raises(UsageError, match=r"a scale for each row on RTX 5090 \(CUDA error: CUBLAS_STATUS_NOT_SUPPORTED"):
+        devices.choose_quantization("fp8", Weights(1, 0), 32 << 30)
+    assert asked == [[(256, 256), (256, 256), (256, 1), (1, 256)]]

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from lmsys_ray.config import LlamaSettings
 from lmsys_ray.errors import UsageError
-from lmsys_ray.members.llama import checks, devices
+from lmsys_ray.members.llama import checks, devices, weights
 from lmsys_ray.members.llama.loading import Classifier, load_classifier
 from tests import tiny_llama
 
@@ -212,5 +212,5 @@ def test_quantization_leaves_the_head_alone(model: str) -> None:
     ],
 )
 def test_quantization_is_chosen_by_what_fits(parameters: int, memory: int, expected: str) -> None:
-    assert devices.choose_quantization("auto", parameters, memory) == expected
-    assert devices.choose_quantization("int8", parameters, memory) == "int8"
+    assert devices.choose_quantization("auto", weights.Weights(parameters, 0), memory) == expected
+    assert devices.choose_quantization("int8", weights.Weights(parameters, 0), memory) == "int8"

@@ -16,6 +16,7 @@ from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
 
 from lmsys_ray.config import LlamaSettings
 from lmsys_ray.errors import RunError
+from lmsys_ray.members.llama import devices
 from lmsys_ray.members.llama.encode import ENCODED
 from lmsys_ray.members.llama.scorer import LlamaScorer
 from tests import tiny_llama
@@ -191,6 +192,7 @@ class SmallDevice(LlamaScorer):
 
     limit = 0
     refused = 0
+    error: RuntimeError = torch.cuda.OutOfMemoryError("CUDA out of memory")
 
     def __init__(self, settings: LlamaSettings) -> None:
         super().__init__(settings, threads=1)
@@ -199,7 +201,7 @@ class SmallDevice(LlamaScorer):
     def _forward(self, rows: list[np.ndarray], shared: Sequence[int] = ()) -> torch.Tensor:
         if sum(map(len, rows)) > self.limit:
             self.refused += 1
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+            raise self.error
         return super()._forward(rows, shared)
 
 
@@ -214,6 +216,34 @@ def test_running_out_of_memory_halves_the_budget_for_good(model: str) -> None:
     device.score(table)
     assert device.refused == refused  # it remembers
     assert device.usage.rows == 2 * len(LENGTHS)  # rows of a refused micro-batch count once
+
+
+def test_a_library_without_memory_halves_the_budget_and_another_error_does_not(model: str) -> None:
+    table, device = encoded(LENGTHS), SmallDevice(LlamaSettings(kind="llama", model=model, max_length=128))
+    device.limit = 150
+    device.error = RuntimeError("CUDA error: an illegal memory access was encountered")
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        device.score(table)
+    assert device.batch_tokens == devices.CPU_BATCH_TOKENS
+    device.error = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+    np.testing.assert_allclose(device.score(table), scorer(model).score(table), atol=1e-6)
+    assert device.batch_tokens <= 150
+    assert device.notes == []  # float32 does not depend on it
+
+
+def test_int8_keeps_to_its_micro_batches_and_says_where_it_cannot(model: str) -> None:
+    table = encoded([128] * 18)  # 2,304 tokens
+    device = SmallDevice(LlamaSettings(kind="llama", model=model, max_length=128, quantization="int8"))
+    assert device.batch_tokens == devices.FIXED_BATCH_TOKENS
+    assert scorer(model, quantization="int8", batch_tokens=256).batch_tokens == 256  # a part of the run's identity
+    device.limit = 4096
+    before = device.score(table)
+    assert device.notes == []
+    assert device.usage.micro_batches == 2
+    device.limit = 1024
+    assert not np.array_equal(device.score(table), before)
+    assert len(device.notes) == 1
+    assert device.notes[0].startswith("a GPU ran out of memory and makes smaller micro-batches, on which depends")
 
 
 def test_a_row_that_never_fits_is_an_error_that_says_what_to_do(model: str) -> None:

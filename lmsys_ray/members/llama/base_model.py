@@ -16,7 +16,7 @@ from transformers import (
 from lmsys_ray import CLASSES
 from lmsys_ray.config import LlamaSettings
 from lmsys_ray.errors import UsageError
-from lmsys_ray.members.llama import devices
+from lmsys_ray.members.llama import devices, gpu_memory
 from lmsys_ray.members.llama.depth import keep_first
 from lmsys_ray.members.llama.quiet import FOREIGN_ERRORS, first_line
 from lmsys_ray.members.llama.sources import trained_dtype
@@ -74,7 +74,7 @@ def load_base(
             ignore_mismatched_sizes=True,  # so that `checks` can name them
             trust_remote_code=False,
             **quantization,
-            **devices.placement(settings.gpus_per_replica),
+            **gpu_memory.placement(settings.gpus_per_replica),
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise UsageError(f"model: the weights of {settings.model} cannot be read ({first_line(error)})") from None

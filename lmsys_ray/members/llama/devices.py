@@ -5,11 +5,12 @@ import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 
 from lmsys_ray.errors import UsageError
+from lmsys_ray.members.llama.weights import Weights
 
 Quantization = Literal["none", "int8", "nf4", "int8_dynamic", "fp8", "stored"]
 """`int8` and `nf4` are bitsandbytes'; `stored`: the checkpoint itself is quantized."""
@@ -20,6 +21,10 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 CPU_BATCH_TOKENS = 2048
 """Budget of a micro-batch without a GPU; see `prepacked` for what was tried."""
 
+FIXED_BATCH_TOKENS = 2048
+"""Budget of a micro-batch wherever what a row gets depends on it: the same on every device, and small enough for all.
+"""
+
 MOST_BATCH_TOKENS = 16384
 """Above this a GPU's matrix products get no faster (an 8-billion-parameter model keeps an H100 busy for 0.3 s)."""
 
@@ -29,7 +34,9 @@ _FAMILY_OF_ZEN_5 = 26
 
 # Weights may take this share of the memory; activations of a micro-batch and the libraries need the rest.
 _WEIGHT_SHARE = 0.8
-_BYTES_PER_WEIGHT = {"none": 2.0, "int8": 1.1, "nf4": 0.65}
+
+BYTES_PER_WEIGHT = {"int8": 1.0, "nf4": 0.5625}
+"""Of a weight that bitsandbytes quantizes; nf4 keeps a float32 scale for 64 of them."""
 
 
 def use_cores(threads: int) -> None:
@@ -106,39 +113,46 @@ def other_dtype(chosen: torch.dtype, trained: str | None) -> str | None:
     )
 
 
-def choose_quantization(setting: str, parameters: int, memory: int) -> Quantization:
-    """Returns the quantization of a model of `parameters` weights on GPUs of `memory` bytes in all (0: no GPU).
+def choose_quantization(setting: str, weights: Weights, memory: int, width: int = 2) -> Quantization:
+    """Returns the quantization of a model of `weights` on GPUs of `memory` bytes in all (0: no GPU).
 
-    16 bits wherever they fit: bitsandbytes saves memory, not time. `int8_dynamic` and `fp8` save time at the cost of
-    accuracy, so that they are taken by name alone. Raises `UsageError` for `fp8` on a GPU that has no such products.
+    The plain type, of `width` bytes, wherever it fits: bitsandbytes saves memory, not time. `int8_dynamic` and `fp8`
+    save time at the cost of accuracy, so that they are taken by name alone. Raises `UsageError` for `fp8` on a GPU
+    that has no such products.
     """
-    if setting == "fp8" and torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 9):
-        name = torch.cuda.get_device_name()
-        raise UsageError(f"quantization: {name} has no fp8 products (capability 8.9 and above); take int8_dynamic")
+    if setting == "fp8" and torch.cuda.is_available():
+        _check_fp8()
     if setting != "auto":
         return cast(Quantization, setting)
     choices: tuple[Quantization, ...] = ("none", "int8", "nf4")
-    fitting = (c for c in choices if parameters * _BYTES_PER_WEIGHT[c] <= memory * _WEIGHT_SHARE)
-    return next(fitting, "nf4") if memory else "none"
+    needed = {choice: weights.bytes(BYTES_PER_WEIGHT.get(choice, width), width) for choice in choices}
+    return next((choice for choice in choices if needed[choice] <= memory * _WEIGHT_SHARE), "nf4") if memory else "none"
 
 
-def gpu_memory(gpus: float) -> int:
-    """Returns the bytes of memory of the GPUs, or the part of one, that a replica has; 0 where there are none."""
-    if not torch.cuda.is_available():
-        return 0
-    visible = range(min(max(1, int(gpus)), torch.cuda.device_count()))
-    return int(sum(torch.cuda.get_device_properties(i).total_memory for i in visible) * min(1.0, gpus))
+def _check_fp8() -> None:
+    name = torch.cuda.get_device_name()
+    if torch.cuda.get_device_capability() < (8, 9):
+        raise UsageError(f"quantization: {name} has no fp8 products (capability 8.9 and above); take int8_dynamic")
+    if (reason := fp8_failure()) is not None:
+        raise UsageError(
+            f"quantization: torch {torch.__version__} has no fp8 products with a scale for each row on {name} "
+            f"({reason}); take int8_dynamic"
+        )
 
 
-def placement(gpus: float) -> dict[str, Any]:
-    """Returns how transformers is to lay a model out: on the CPU, on one GPU, or in layers over several."""
-    if not torch.cuda.is_available():
-        return {"device_map": {"": "cpu"}}
-    count = min(int(gpus), torch.cuda.device_count())
-    if count <= 1:
-        return {"device_map": {"": 0}}
-    limits = {i: int(torch.cuda.get_device_properties(i).total_memory * _WEIGHT_SHARE) for i in range(count)}
-    return {"device_map": "balanced", "max_memory": limits}
+def fp8_failure() -> str | None:
+    """Returns why a small product as those of `quantized.Fp8Linear` fails on this GPU; None where it does not.
+
+    Which GPUs have them depends on the versions of torch and cuBLAS: those of capability 12.0 lacked them for long.
+    """
+    codes = torch.ones(256, 256, device="cuda").to(torch.float8_e4m3fn)
+    scales = torch.ones(256, 1, device="cuda")
+    try:
+        torch._scaled_mm(codes, codes.t(), scales, scales.t().contiguous(), out_dtype=torch.bfloat16)
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        return str(error).strip().partition("\n")[0]
+    return None
 
 
 def largest_budget(fits: Callable[[int], bool]) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from lmsys_ray.members.llama.prepacked import PrepackedLinear
 from lmsys_ray.members.llama.quantized import Fp8Linear, Int8Linear
@@ -13,11 +15,30 @@ from lmsys_ray.members.llama.quantized import Fp8Linear, Int8Linear
 Form = Callable[[nn.Linear], nn.Module]
 """Makes what takes the place of a plain linear layer."""
 
+_MULTIPLES = {"int8_dynamic": 8, "fp8": 16}
+"""Of inputs and outputs: the sizes that a GPU's products of 8-bit numbers take. A CPU keeps to them, for like numbers.
+"""
+
 
 def form_for(quantization: str) -> Form:
     """Returns the form of plain linear layers; beside weights that a library quantized, an adapter's stay plain."""
-    forms: dict[str, Form] = {"none": prepacked_where_possible, "int8_dynamic": Int8Linear, "fp8": Fp8Linear}
+    forms: dict[str, Form] = {
+        "none": prepacked_where_possible,
+        "int8_dynamic": partial(_where_it_fits, Int8Linear, reached_by("int8_dynamic")),
+        "fp8": partial(_where_it_fits, Fp8Linear, reached_by("fp8")),
+    }
     return forms.get(quantization, as_it_is)
+
+
+def reached_by(quantization: str) -> Callable[[int, int], bool]:
+    """Returns which numbers of inputs and outputs a layer may have to take a form of 8 bits."""
+    multiple = _MULTIPLES[quantization]
+    return lambda inputs, outputs: inputs % multiple == 0 == outputs % multiple
+
+
+def _where_it_fits(form: Form, fits: Callable[[int, int], bool], linear: nn.Linear) -> nn.Module:
+    """Returns a layer in a form of 8 bits, or as it is where its sizes do not allow that."""
+    return form(linear) if fits(linear.in_features, linear.out_features) else prepacked_where_possible(linear)
 
 
 def as_it_is(linear: nn.Linear) -> nn.Module:
@@ -34,10 +55,12 @@ def prepacked_where_possible(linear: nn.Linear) -> nn.Module:
 
 
 def replace_linears(model: nn.Module, form: Form) -> None:
-    """Puts `form` in the place of every plain linear layer below `model`."""
+    """Puts `form` in the place of every plain linear layer below `model`; those of GPT-2 are turned over for it."""
     for name, module in model.named_children():
         if type(module) is nn.Linear:
             setattr(model, name, form(module))
+        elif isinstance(module, Conv1D) and form is not as_it_is:
+            setattr(model, name, form(_linear(module.weight.detach().t().contiguous(), module.bias.detach())))
         else:
             replace_linears(module, form)
 

@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from lmsys_ray.config import LlamaSettings
-from lmsys_ray.members.llama import base_model, checks, devices, packing
+from lmsys_ray.members.llama import base_model, checks, devices, gpu_memory, packing
 from lmsys_ray.members.llama import quantization as quantizing
 from lmsys_ray.members.llama.adapters import adapter_rows, with_adapter
 from lmsys_ray.members.llama.decoder import PackedDecoder, TransformersDecoder, fits
@@ -40,8 +40,10 @@ class Classifier:
     """How many ids have an embedding."""
     expected: Expected
     """What transformers computes of a few rows."""
-    notes: list[str]
-    """Sentences of its loading that the user should read once."""
+    packs_matter: bool
+    """Whether what a row gets depends on its micro-batch by more than rounding."""
+    notes: tuple[str, ...]
+    """What the user should know of how it was loaded."""
     plain: bool = False
     """Whether linear layers are PyTorch's own."""
 
@@ -61,10 +63,12 @@ class LoadedModel:
     pad_id: int
     quantization: devices.Quantization
     """What is still to be done to the linear layers, where it is one of this package's own; else what was done."""
+    packs_matter: bool
+    """Whether what a row gets depends on its micro-batch by more than rounding."""
     last_token: bool
     """Whether it was trained to be read at the last token, even where that is the pad token."""
-    notes: list[str]
-    """Sentences that the user should read once."""
+    notes: tuple[str, ...]
+    """What the user should know of how it was loaded."""
 
 
 def load_classifier(settings: LlamaSettings, padding: packing.Padding | None = None, plain: bool = False) -> Classifier:
@@ -76,6 +80,7 @@ def load_classifier(settings: LlamaSettings, padding: packing.Padding | None = N
     Raises `UsageError` for every reason not to believe the result; see `checks`.
     """
     padding = padding or settings.padding
+    gpu_memory.keep_to_share(settings.gpus_per_replica)
     loaded = load_model(settings)
     backbone: PreTrainedModel = getattr(loaded.model, loaded.model.base_model_prefix)
     config: Any = loaded.model.config.get_text_config()
@@ -86,11 +91,9 @@ def load_classifier(settings: LlamaSettings, padding: packing.Padding | None = N
     causal = getattr(config, "is_causal", True) and not getattr(config, "use_bidirectional_attention", False)
     embedding = next(backbone.get_input_embeddings().parameters())
     device, embedded = embedding.device, len(embedding)
-    decoder: PackedDecoder | TransformersDecoder
-    if padding == "none" and fits(backbone):
-        decoder = PackedDecoder(backbone, form)
-    else:
-        decoder = TransformersDecoder(backbone, form)
+    # Libraries may leave a quantized layer its class and change what it does.
+    taken_over = padding == "none" and loaded.quantization != "stored" and fits(backbone)
+    decoder = PackedDecoder(backbone, form) if taken_over else TransformersDecoder(backbone, form)
     if device.type == "cuda":
         torch.cuda.empty_cache()  # gives back what held the weights in their first form
     return Classifier(
@@ -104,6 +107,7 @@ def load_classifier(settings: LlamaSettings, padding: packing.Padding | None = N
         device=device,
         embedded=embedded,
         expected=wanted,
+        packs_matter=loaded.packs_matter,
         notes=loaded.notes,
         plain=plain,
     )
@@ -130,14 +134,16 @@ def load_model(settings: LlamaSettings) -> LoadedModel:
         brought = adapter_rows(settings.adapter) if settings.adapter is not None else None
         checks.check_tokenizer(read.tokenizer, read.pad_id, config.get_text_config(), settings.model, brought)
         columns = checks.class_columns(config.id2label or {}, settings.model)
-        quantization = quantizing.choose(config, settings)
-        loaded_quantized = quantizing.loading_arguments(config, quantization, settings)
-        model, info = base_model.load_base(directory, config, loaded_quantized, settings)
+        choice = quantizing.choose(config, directory, settings)
+        arguments = quantizing.loading_arguments(choice.quantization, settings)
+        model, info = base_model.load_base(directory, config, arguments, settings)
         checks.check_base(info, settings.model, settings.adapter is None, settings.layers)
-        model.score.float()
+        gpu_memory.check_placed(model, settings.model)
+        choice = quantizing.as_loaded(choice, model, settings)
         if settings.adapter is not None:
             head_found = checks.HEAD not in info["missing_keys"]
-            model = with_adapter(model, settings, settings.adapter, head_found, merge=not loaded_quantized)
+            merge = choice.quantization not in ("stored", "int8", "nf4")
+            model = with_adapter(model, settings, settings.adapter, head_found, merge=merge)
         checks.check_finite(model, settings.model)
     model.eval()
     note = devices.other_dtype(model.dtype, trained_dtype(settings))
@@ -145,7 +151,8 @@ def load_model(settings: LlamaSettings) -> LoadedModel:
         model,
         columns,
         read.pad_id if read.pad_id is not None else 0,
-        quantization,
+        choice.quantization,
+        choice.packs_matter,
         last_token=pools_last_token(settings.adapter),
-        notes=[f"adapter: {settings.adapter} was {note}"] if note else [],
+        notes=tuple(note for note in (choice.note, note and f"adapter: {settings.adapter} was {note}") if note),
     )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from lmsys_ray.errors import UnscorableError
-from lmsys_ray.members.llama import attention, packing
+from lmsys_ray.members.llama import attention, gpu_memory, packing
 from lmsys_ray.members.llama.loading import Classifier
 from lmsys_ray.members.llama.packing import Padding
 from lmsys_ray.members.llama.pooling import cut_rows, pooled_ends, pooled_positions
@@ -36,6 +36,8 @@ class Runner:
     cores: ThreadPoolExecutor | None = None
     """Threads that each compute a micro-batch of their own."""
     usage: Usage = field(default_factory=Usage)
+    shrunk: bool = False
+    """Whether the device ran out of memory, so that micro-batches became smaller."""
 
     def logits(self, flat: np.ndarray, starts: np.ndarray) -> torch.Tensor:
         """Returns float32 logits [rows, labels] on the CPU; row i is `flat[starts[i]:starts[i + 1]]`.
@@ -86,8 +88,9 @@ class Runner:
                 logits.append(forward(batch))
                 done.append(batch)
                 continue
-            except torch.cuda.OutOfMemoryError:
-                pass  # which holds the tensors of the failed pass for as long as it is handled
+            except RuntimeError as error:  # which holds the tensors of the failed pass for as long as it is handled
+                if not gpu_memory.is_out_of_memory(error):
+                    raise
             self._shrink(batch, lengths)
             queue = deque(self._plan(np.concatenate([batch, *queue]), lengths))
         return done, logits
@@ -100,8 +103,9 @@ class Runner:
             self._forward(rows)
             torch.cuda.synchronize()
             return True
-        except torch.cuda.OutOfMemoryError:
-            pass
+        except RuntimeError as error:
+            if not gpu_memory.is_out_of_memory(error):
+                raise
         torch.cuda.empty_cache()
         return False
 
@@ -131,6 +135,7 @@ class Runner:
                 "lower max_length, set quantization to int8 or nf4, or give a replica more GPUs"
             )
         self.batch_tokens = max(1, min(self.batch_tokens, self._slots(lengths[batch])) // 2)
+        self.shrunk = True
 
     @torch.inference_mode()
     def _forward(self, rows: list[np.ndarray], shared: Sequence[int] = ()) -> torch.Tensor:

@@ -15,6 +15,8 @@ from lmsys_ray.members.llama.loading import Classifier
 from lmsys_ray.members.llama.row_form import checked_runner
 from lmsys_ray.members.usage import Usage
 
+_SMALLER = "a GPU ran out of memory and makes smaller micro-batches, on which depends what quantized layers give here"
+
 
 class LlamaScorer:
     """Scores encoded rows in micro-batches of at most `batch_tokens` slots.
@@ -66,7 +68,8 @@ class LlamaScorer:
         """Sentences that the user should read once."""
         *failed, used = self._tried
         forms = [f"{'; '.join(map(str, failed))}; padding {used.form.padding} is computed"] if failed else []
-        return [*self.classifier.notes, *forms]
+        smaller = [_SMALLER] if self._runner.shrunk and self.classifier.packs_matter else []
+        return [*self.classifier.notes, *forms, *smaller]
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -96,6 +99,8 @@ class LlamaScorer:
         return probabilities
 
     def _first_budget(self) -> int:
+        if self.classifier.packs_matter:
+            return devices.FIXED_BATCH_TOKENS
         on_gpu = self.classifier.device.type == "cuda"
         return devices.largest_budget(self._runner.fits) if on_gpu else devices.CPU_BATCH_TOKENS
 

@@ -18,6 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lmsys_ray.errors import UsageError
+from lmsys_ray.members.llama.gpu_memory import is_out_of_memory
 from lmsys_ray.members.llama.linear import Form
 from lmsys_ray.members.llama.quiet import FOREIGN_ERRORS, first_line
 
@@ -91,15 +92,14 @@ def expected(model: PreTrainedModel, name: str, longest: int, form: Form | None,
             logits = torch.cat([_logits(model, row) for row in rows])
             with _perturbed_embeddings(model):
                 moved = torch.cat([_logits(model, row) for row in rows[1:3]])
-    except torch.OutOfMemoryError:
-        raise UsageError(
-            f"model: {name} leaves no memory on the device for {sum(map(len, rows))} tokens; set quantization to int8 "
-            "or nf4, or give a replica more GPUs"
-        ) from None
     except FOREIGN_ERRORS as error:
-        raise UsageError(
-            f"model: transformers cannot run {name} here ({first_line(error)}); use another model"
-        ) from None
+        if isinstance(error, RuntimeError) and is_out_of_memory(error):
+            raise UsageError(
+                f"model: {name} leaves no memory on the device for {sum(map(len, rows))} tokens; set quantization to "
+                "int8 or nf4, or give a replica more GPUs"
+            ) from None
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise UsageError(f"model: transformers cannot run {name} here ({reason}); use another model") from None
     noise = (moved - logits[1:3]).abs().max().item()
     floor = max(_FLOORS[model.dtype], _QUANTIZED_FLOOR if rounds else 0.0)
     least = floor * (1 + logits.abs().max().item())
@@ -114,9 +114,16 @@ def difference(found: torch.Tensor, wanted: Expected) -> float:
 
 
 def _logits(model: PreTrainedModel, row: np.ndarray) -> torch.Tensor:
+    """Returns float32 logits [1, labels] of one row of token ids; the head is one of float32, as in scoring."""
     device = next(model.get_input_embeddings().parameters()).device
     ids = torch.from_numpy(row[None].astype(np.int64)).to(device)
-    return model(input_ids=ids, use_cache=False).logits.float().cpu()
+    head: Any = model.score
+    in_float32 = head.register_forward_pre_hook(lambda module, inputs: tuple(states.float() for states in inputs))
+    try:
+        logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits
+    finally:
+        in_float32.remove()
+    return logits.float().cpu()
 
 
 def _special_ids(config: Any) -> set[int]:
