@@ -1,5 +1,6 @@
 """Probabilities: what a plain use of transformers gives, however rows are batched."""
 
+import dataclasses
 import json
 import shutil
 import time
@@ -15,9 +16,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
 
 from lmsys_ray.config import LlamaSettings
-from lmsys_ray.errors import RunError
+from lmsys_ray.errors import RunError, UnscorableError, UsageError
 from lmsys_ray.members.llama import devices
 from lmsys_ray.members.llama.encode import ENCODED
+from lmsys_ray.members.llama.runner import Runner
 from lmsys_ray.members.llama.scorer import LlamaScorer
 from tests import tiny_llama
 
@@ -158,14 +160,6 @@ def test_usage_counts_tokens_slots_and_micro_batches(model: str) -> None:
     assert packed.usage.rows == 20
 
 
-def test_a_row_that_ends_in_the_pad_token_is_pooled_at_its_end(model: str) -> None:
-    table = encoded([4, 9])
-    table = with_rows(table, [[*row[:-1], 1] for row in table["input_ids"].to_pylist()])
-    expected = one_at_a_time(AutoModelForSequenceClassification.from_pretrained(model).eval(), table)
-    for padding in ("none", "longest"):
-        np.testing.assert_allclose(scorer(model, padding=padding).score(table), expected, atol=1e-5)
-
-
 def test_slices_and_chunks_of_a_table_score_like_the_whole(model: str) -> None:
     table, made = encoded(LENGTHS), scorer(model)
     whole = made.score(table)
@@ -180,23 +174,29 @@ def test_logits_that_are_not_finite_are_an_error_that_names_the_rows(model: str,
     weights = load_file(copied / "model.safetensors")
     weights["model.embed_tokens.weight"][7] = 6e4  # finite in float16, but sums of it are not
     weights["model.layers.0.self_attn.o_proj.weight"] *= 0
-    weights["model.layers.0.mlp.down_proj.weight"][:] = 6e4
+    weights["model.layers.0.mlp.down_proj.weight"] *= 3e4
     save_file(weights, copied / "model.safetensors", metadata={"format": "pt"})
     table = with_rows(encoded([2, 2, 2]), [[3, 4], [3, 7], [5, 6]])
-    with pytest.raises(RunError, match=r"not finite for \d rows \(.*101.*\); set dtype to bfloat16 or float32"):
+    with pytest.raises(UnscorableError, match=r"not finite for 1 rows \(101\); set dtype to bfloat16 or float32"):
         scorer(copied, dtype="float16").score(table)
 
 
-class SmallDevice(LlamaScorer):
+def test_a_model_that_never_gives_finite_logits_is_refused_before_the_first_row(model: str, copied: Path) -> None:
+    shutil.copytree(model, copied)
+    weights = load_file(copied / "model.safetensors")
+    weights["model.layers.0.mlp.down_proj.weight"][:] = 6e4
+    save_file(weights, copied / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UsageError, match="gives logits that are not finite; set dtype to bfloat16 or float32"):
+        scorer(copied, dtype="float16")
+
+
+class SmallRunner(Runner):
     """Runs out of memory above `limit` tokens, as a GPU would."""
 
     limit = 0
     refused = 0
     error: RuntimeError = torch.cuda.OutOfMemoryError("CUDA out of memory")
-
-    def __init__(self, settings: LlamaSettings) -> None:
-        super().__init__(settings, threads=1)
-        self._for_cores = False
+    _many_at_once = False
 
     def _forward(self, rows: list[np.ndarray], shared: Sequence[int] = ()) -> torch.Tensor:
         if sum(map(len, rows)) > self.limit:
@@ -205,52 +205,56 @@ class SmallDevice(LlamaScorer):
         return super()._forward(rows, shared)
 
 
+def on_small_device(model: str, limit: int, **changes: object) -> tuple[LlamaScorer, SmallRunner]:
+    settings = {"kind": "llama", "model": model, "max_length": 128, **changes}
+    made = LlamaScorer(LlamaSettings.model_validate(settings), threads=1)
+    runner = SmallRunner(**{f.name: getattr(made._runner, f.name) for f in dataclasses.fields(Runner)})
+    runner.limit = limit
+    made._runner = runner
+    return made, runner
+
+
 def test_running_out_of_memory_halves_the_budget_for_good(model: str) -> None:
-    settings = LlamaSettings(kind="llama", model=model, max_length=128, batch_tokens=1000)
-    table, device = encoded(LENGTHS), SmallDevice(settings)
-    device.limit = 150
-    np.testing.assert_allclose(device.score(table), scorer(model).score(table), atol=1e-6)
-    assert device.batch_tokens <= 150
+    table, (made, device) = encoded(LENGTHS), on_small_device(model, 150, batch_tokens=1000)
+    np.testing.assert_allclose(made.score(table), scorer(model).score(table), atol=1e-6)
+    assert made.batch_tokens <= 150
     refused = device.refused
     assert refused > 0
-    device.score(table)
+    made.score(table)
     assert device.refused == refused  # it remembers
-    assert device.usage.rows == 2 * len(LENGTHS)  # rows of a refused micro-batch count once
+    assert made.usage.rows == 2 * len(LENGTHS)  # rows of a refused micro-batch count once
 
 
 def test_a_library_without_memory_halves_the_budget_and_another_error_does_not(model: str) -> None:
-    table, device = encoded(LENGTHS), SmallDevice(LlamaSettings(kind="llama", model=model, max_length=128))
-    device.limit = 150
+    table, (made, device) = encoded(LENGTHS), on_small_device(model, 150)
     device.error = RuntimeError("CUDA error: an illegal memory access was encountered")
     with pytest.raises(RuntimeError, match="illegal memory access"):
-        device.score(table)
-    assert device.batch_tokens == devices.CPU_BATCH_TOKENS
+        made.score(table)
+    assert made.batch_tokens == devices.CPU_BATCH_TOKENS
     device.error = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
-    np.testing.assert_allclose(device.score(table), scorer(model).score(table), atol=1e-6)
-    assert device.batch_tokens <= 150
-    assert device.notes == []  # float32 does not depend on it
+    np.testing.assert_allclose(made.score(table), scorer(model).score(table), atol=1e-6)
+    assert made.batch_tokens <= 150
+    assert made.notes == []  # float32 does not depend on it
 
 
 def test_int8_keeps_to_its_micro_batches_and_says_where_it_cannot(model: str) -> None:
     table = encoded([128] * 18)  # 2,304 tokens
-    device = SmallDevice(LlamaSettings(kind="llama", model=model, max_length=128, quantization="int8"))
-    assert device.batch_tokens == devices.FIXED_BATCH_TOKENS
+    made, device = on_small_device(model, 4096, quantization="int8")
+    assert made.batch_tokens == devices.FIXED_BATCH_TOKENS
     assert scorer(model, quantization="int8", batch_tokens=256).batch_tokens == 256  # a part of the run's identity
-    device.limit = 4096
-    before = device.score(table)
-    assert device.notes == []
-    assert device.usage.micro_batches == 2
+    before = made.score(table)
+    assert made.notes == []
+    assert made.usage.micro_batches == 2
     device.limit = 1024
-    assert not np.array_equal(device.score(table), before)
-    assert len(device.notes) == 1
-    assert device.notes[0].startswith("a GPU ran out of memory and makes smaller micro-batches, on which depends")
+    assert not np.array_equal(made.score(table), before)
+    assert len(made.notes) == 1
+    assert made.notes[0].startswith("a GPU ran out of memory and makes smaller micro-batches, on which depends")
 
 
 def test_a_row_that_never_fits_is_an_error_that_says_what_to_do(model: str) -> None:
-    device = SmallDevice(LlamaSettings(kind="llama", model=model, max_length=128))
-    device.limit = 100
+    made, _ = on_small_device(model, 100)
     with pytest.raises(RunError, match="a row of 128 tokens does not fit in the memory of the GPU; lower max_length"):
-        device.score(encoded(LENGTHS))
+        made.score(encoded(LENGTHS))
 
 
 @pytest.mark.parametrize("padding", ["none", "longest"])

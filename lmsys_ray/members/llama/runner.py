@@ -55,11 +55,14 @@ class Runner:
         ordered[torch.from_numpy(np.concatenate(batches))] = gathered
         return ordered
 
+    @property
+    def _many_at_once(self) -> bool:
+        return self.classifier.many_at_once and self.padding == "none"
+
     def _forward_all(self, flat: np.ndarray, starts: np.ndarray) -> Forwarded:
         lengths = np.diff(starts)
         shared = np.zeros_like(lengths)
-        many = self.classifier.many_at_once and self.padding == "none"
-        if many:
+        if self._many_at_once:
             units, shared = find_prefixes(flat, starts, self.batch_tokens)
             batches = _plan_units(units, lengths - shared, self.batch_tokens)
         else:
@@ -68,7 +71,7 @@ class Runner:
         def forward(batch: np.ndarray) -> torch.Tensor:
             return self._forward([flat[starts[i] + shared[i] : starts[i + 1]] for i in batch], shared[batch].tolist())
 
-        if many:
+        if self._many_at_once:
             logits = list(self.cores.map(forward, batches) if self.cores else map(forward, batches))
         else:
             batches, logits = self._forward_in_turn(forward, batches, lengths)

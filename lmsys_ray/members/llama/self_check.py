@@ -100,17 +100,24 @@ def expected(model: PreTrainedModel, name: str, longest: int, form: Form | None,
             ) from None
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise UsageError(f"model: transformers cannot run {name} here ({reason}); use another model") from None
-    noise = (moved - logits[1:3]).abs().max().item()
+    finite = logits.isfinite().all(dim=1)
+    if not finite.any():
+        raise UsageError(f"model: {name} gives logits that are not finite; set dtype to bfloat16 or float32")
+    noise = (moved - logits[1:3])[finite[1:3]].nan_to_num().abs().amax().item() if finite[1:3].any() else 0.0
     floor = max(_FLOORS[model.dtype], _QUANTIZED_FLOOR if rounds else 0.0)
-    least = floor * (1 + logits.abs().max().item())
+    least = floor * (1 + logits[finite].abs().max().item())
     allowed = min(max(least, _TIMES_NOISE * noise), _CEILING * least)
     starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
     return Expected(np.concatenate(rows), starts, logits, allowed)
 
 
 def difference(found: torch.Tensor, wanted: Expected) -> float:
-    """Returns by how much a logit of `found` [rows, labels] differs at most; infinity where one is not a number."""
-    return float(torch.nan_to_num((found - wanted.logits).abs().max(), nan=float("inf")))
+    """Returns by how much a logit of `found` [rows, labels] differs at most; infinity where one is not a number.
+
+    Rows of which transformers makes no finite numbers are not looked at: each such row is told when it is scored.
+    """
+    finite = wanted.logits.isfinite().all(dim=1)
+    return float(torch.nan_to_num((found - wanted.logits)[finite].abs().max(), nan=float("inf")))
 
 
 def _logits(model: PreTrainedModel, row: np.ndarray) -> torch.Tensor:
@@ -149,7 +156,7 @@ def _perturbed_embeddings(model: PreTrainedModel) -> Iterator[None]:
     def moved(module: nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
         generator = torch.Generator().manual_seed(0)
         signs = torch.randint(0, 2, output.shape, generator=generator, dtype=torch.int8).to(output.device) * 2 - 1
-        return output * (1 + signs * torch.finfo(output.dtype).eps)
+        return output * (1 + signs.to(output.dtype) * torch.finfo(output.dtype).eps)
 
     handle = model.get_input_embeddings().register_forward_hook(moved)
     try:
