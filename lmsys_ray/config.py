@@ -52,7 +52,17 @@ class LlamaSettings(Strict):
     threads: PositiveInt | Literal["auto"] = Field(
         "auto", description="CPU cores of a replica; auto: all, shared out evenly where replicas is a number"
     )
+    labels: list[Literal["a", "b", "tie"]] | None = Field(
+        None, description="what the columns of the head hold, where the model does not name them; none: a, b, tie"
+    )
     weight: float = Field(1.0, ge=0)
+
+    @field_validator("labels")
+    @classmethod
+    def _each_once(cls, value: list[str] | None) -> list[str] | None:
+        if value is not None and sorted(value) != ["a", "b", "tie"]:
+            raise ValueError("a, b and tie in the order of the head's columns, each once")
+        return value
 
     @field_validator("gpus_per_replica")
     @classmethod

@@ -20,6 +20,8 @@ from transformers import (
 
 from lmsys_ray.errors import UsageError
 from lmsys_ray.members.llama.gguf import converted
+from lmsys_ray.members.llama.gguf_config import config_of
+from lmsys_ray.members.llama.gguf_header import Header
 from tests import tiny_llama
 from tests.tiny_gguf import llama3_factors, write_gguf
 
@@ -102,12 +104,6 @@ CARRIED: dict[str, tuple[PreTrainedConfig, dict[str, Any]]] = {
     "qwen2, yarn": (Qwen2Config(**SIZES, rope_parameters=YARN), YARN_KEYS),
     "qwen3": (Qwen3Config(**{**SIZES, "head_dim": 32}, rope_parameters=dict(THETA)), {}),
     "gemma2": (Gemma2Config(**GEMMA, attn_logit_softcapping=2.0, query_pre_attn_scalar=16), GEMMA2),
-    "gemma2 27B": (
-        Gemma2Config(
-            **{**GEMMA, "num_hidden_layers": 46, "head_dim": 8}, attn_logit_softcapping=2.0, query_pre_attn_scalar=16
-        ),
-        GEMMA2,
-    ),
     "gemma3": (
         Gemma3TextConfig(**{**GEMMA, "num_hidden_layers": 6}, query_pre_attn_scalar=16, rope_parameters=GEMMA3_ROPE),
         {"attention.sliding_window": 100, **LINEAR_KEYS},
@@ -147,6 +143,19 @@ def test_the_rope_factors_of_llama_3_are_carried_over(cache: Path, rope: dict[st
     found = through_gguf(cache, model, {}, {"rope_freqs.weight": llama3_factors(model.config)})
     torch.testing.assert_close(found.rotary_emb.inv_freq, model.rotary_emb.inv_freq, rtol=1e-6, atol=0)
     torch.testing.assert_close(hidden(found), hidden(model), atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("architecture", "blocks"), [("gemma2", 46), ("gemma3", 62)])
+def test_the_largest_gemma_scales_its_queries_by_a_share_of_its_width(architecture: str, blocks: int) -> None:
+    values = {
+        **{"block_count": blocks, "context_length": 8192, "embedding_length": 4608, "feed_forward_length": 36864},
+        **{"attention.head_count": 32, "attention.head_count_kv": 16, "attention.key_length": 128},
+        **{"attention.layer_norm_rms_epsilon": 1e-6, "attention.sliding_window": 4096, "attn_logit_softcapping": 50.0},
+    }
+    shapes = {"token_embd.weight": (256000, 4608)}
+    assert config_of(Header(Path("x"), architecture, values, shapes)).query_pre_attn_scalar == 144
+    fewer = Header(Path("x"), architecture, {**values, "block_count": 42}, shapes)
+    assert config_of(fewer).query_pre_attn_scalar == 128
 
 
 FOUR = np.array([1, 1, 1, 1, 2, 4, 8, 8], np.float32)

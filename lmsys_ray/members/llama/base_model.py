@@ -1,9 +1,13 @@
 """A base model as transformers loads it: its config, its quantization, its weights."""
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+import torch
+from safetensors import safe_open
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
@@ -15,28 +19,34 @@ from transformers import (
 from lmsys_ray import CLASSES
 from lmsys_ray.config import LlamaSettings
 from lmsys_ray.errors import UsageError
-from lmsys_ray.members.llama import devices
-from lmsys_ray.members.llama.depth import keep_first
-from lmsys_ray.members.llama.quiet import first_line
+from lmsys_ray.members.llama import checks, config_checks, depth, devices
+from lmsys_ray.members.llama.reading import reading
+
+_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 def read_config(directory: Path, settings: LlamaSettings) -> PreTrainedConfig:
     """Returns the config of the model in `directory`, cut to the blocks that `settings` ask for.
 
-    Raises `UsageError` where transformers has no sequence classifier for it, or the rows may be too long for it.
+    Raises `UsageError` where transformers has no sequence classifier for it, the weights were made for another
+    computation, or the rows may be too long for it.
     """
     name = settings.model
-    try:
+    content = config_checks.read_json(directory, name)
+    with reading(f"model: {name} is no model that transformers knows", "mend its config.json, or fetch it again"):
         config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"model: {name} is no model that transformers knows ({first_line(error)})") from None
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise UsageError(f"model: transformers has no sequence classifier for {config.model_type}, the type of {name}")
-    if not any("SequenceClassification" in architecture for architecture in config.architectures or []):
+    config_checks.check_meaning(content, config, name)
+    if not config_checks.is_classifier(config):
         config.num_labels = len(CLASSES)
-    keep_first(settings.layers, config, name)
-    longest = getattr(config.get_text_config(), "max_position_embeddings", None) or settings.max_length
-    if settings.max_length > longest:
+    depth.keep_first(settings.layers, config, name)
+    with reading(f"model: transformers cannot build {name} by its config.json", "mend it, or fetch it again"):
+        longest = getattr(config.get_text_config(), "max_position_embeddings", None) or settings.max_length
+        too_long = settings.max_length > longest
+        with torch.device("meta"):
+            AutoModelForSequenceClassification.from_config(config)
+    if too_long:
         raise UsageError(f"max_length: {settings.max_length} exceeds the {longest} positions of {name}; lower it")
     return config
 
@@ -48,7 +58,8 @@ def load_base(
 
     Raises `UsageError` for weights that cannot be read, and for a model without a head named score.
     """
-    try:
+    with reading(f"model: the weights of {settings.model} cannot be read", "fetch them again"):
+        types = _stored_types(directory)
         model, info = AutoModelForSequenceClassification.from_pretrained(
             directory,
             config=config,
@@ -59,8 +70,41 @@ def load_base(
             **quantization,
             **devices.placement(settings.gpus_per_replica),
         )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UsageError(f"model: the weights of {settings.model} cannot be read ({first_line(error)})") from None
     if not hasattr(model, "score") or not hasattr(model, model.base_model_prefix):
         raise UsageError(f"model: {settings.model} is a {type(model).__name__}, not a decoder with a head named score")
+    depth.check_kept(settings.layers, model, settings.model)
+    if getattr(config, "quantization_config", None) is None:
+        checks.check_types(types, model, settings.model)
+    checks.check_rotations(model, settings.model)
+    if settings.adapter is None:
+        checks.check_head(model, settings.model)
     return model, info
+
+
+def _stored_types(directory: Path) -> dict[str, str]:
+    """Returns by name how each weight that transformers will load is stored, read from the headers of the files."""
+    files: set[str] = set()
+    if (directory / _WEIGHTS).is_file():
+        files = {_WEIGHTS}
+    elif (directory / _INDEX).is_file():
+        files = set(json.loads((directory / _INDEX).read_text(encoding="utf-8"))["weight_map"].values())
+    types = {}
+    for file in sorted(files):
+        if not (directory / file).is_file():
+            raise FileNotFoundError(f"{file} is missing")
+        with safe_open(directory / file, "pt") as weights:
+            names = weights.keys()
+            types.update({name: weights.get_slice(name).get_dtype() for name in names})
+    return types
+
+
+@contextmanager
+def in_memory(settings: LlamaSettings) -> Iterator[None]:
+    """Turns running out of a GPU's memory while a model is loaded into a `UsageError` that names the remedies."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise UsageError(
+            f"model: {settings.model} does not fit in the memory of the GPU; set quantization to int8 or nf4, "
+            "lower layers, or give a replica more GPUs (gpus_per_replica)"
+        ) from None

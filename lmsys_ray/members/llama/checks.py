@@ -4,8 +4,8 @@ transformers and PEFT load what fits and warn about the rest: a head that was ne
 load and a tokenizer of another model all give numbers that look like probabilities.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from tokenizers import Tokenizer
@@ -19,6 +19,8 @@ HEAD = "score.weight"
 HEAD_ONLY = "head_only"
 """Set in scoring.json where only the head was trained, so that a LoRA of zeros is no mistake."""
 
+_FLOATING = frozenset({"F64", "F32", "F16", "BF16"})
+
 _CLASS_NAMES = {
     "a": {"a", "model_a", "response_a", "winner_model_a", "winner_a", "a_wins"},
     "b": {"b", "model_b", "response_b", "winner_model_b", "winner_b", "b_wins"},
@@ -26,17 +28,56 @@ _CLASS_NAMES = {
 }
 
 
-def class_columns(id2label: Mapping[Any, str], model: str) -> list[int]:
-    """Returns which column of the head holds a, b and tie; labels without names (`LABEL_0`) are taken in that order."""
-    names = [str(id2label[i]).strip().lower().replace(" ", "_").replace("-", "_") for i in range(len(id2label))]
+def class_columns(id2label: Mapping[Any, str], model: str, labels: Sequence[str] | None = None) -> list[int]:
+    """Returns which column of the head holds a, b and tie.
+
+    Labels without names (`LABEL_0`) are taken in that order, or in the order of `labels`, a setting, where that is
+    given; so are names that are not understood then. Raises `UsageError` where names are not understood without it, or
+    contradict it.
+    """
+    names = [str(id2label.get(i)).strip().lower().replace(" ", "_").replace("-", "_") for i in range(len(id2label))]
     if len(names) != len(CLASSES):
         raise UsageError(f"model: {model} has {len(names)} labels where a, b and tie are needed; name a 3-label model")
+    found = [[i for i, name in enumerate(names) if name in _CLASS_NAMES[label]] for label in CLASSES]
+    if labels is not None:
+        columns = [list(labels).index(label) for label in CLASSES]
+        if any(understood and understood != [column] for understood, column in zip(found, columns, strict=True)):
+            raise UsageError(
+                f"labels: {', '.join(labels)} contradicts the labels of {model}, {', '.join(names)}; leave labels out"
+            )
+        return columns
     if names == [f"label_{i}" for i in range(len(CLASSES))]:
         return list(range(len(CLASSES)))
-    found = [[i for i, name in enumerate(names) if name in _CLASS_NAMES[label]] for label in CLASSES]
     if any(len(columns) != 1 for columns in found):
-        raise UsageError(f"model: the labels of {model} are {', '.join(names)}; name them a, b and tie in its id2label")
+        raise UsageError(
+            f"model: the labels of {model} are {', '.join(names)}; name them a, b and tie in its id2label, "
+            "or say in the setting labels which is which"
+        )
     return [columns[0] for columns in found]
+
+
+def check_types(stored: Mapping[str, str], model: torch.nn.Module, name: str) -> None:
+    """Demands that every weight is stored in a floating-point type; `stored` are the types that safetensors names.
+
+    transformers converts integers, in which a damaged header reads floating-point numbers, to weights.
+    """
+    own = model.state_dict()
+    prefix = getattr(model, "base_model_prefix", "")
+    for key, kind in stored.items():
+        weight = own.get(key, own.get(f"{prefix}.{key}"))
+        if weight is not None and weight.is_floating_point() and kind not in _FLOATING:
+            raise UsageError(
+                f"model: {key} of {name} is stored as {kind}, not in a floating-point type; fetch it again"
+            )
+
+
+def check_head(model: torch.nn.Module, name: str) -> None:
+    """Demands that the head of a classifier tells all of its labels apart."""
+    weight = cast(torch.Tensor, model.get_parameter(HEAD)).float()
+    if not weight.any():
+        raise UsageError(f"model: the head of {name} is zero, so all rows would be equal; it was never trained")
+    if len(torch.unique(weight, dim=0)) < len(weight):
+        raise UsageError(f"model: the head of {name} is the same for two labels; it was never trained")
 
 
 def check_base(info: Mapping[str, Any], model: str, head_needed: bool, layers: int | None = None) -> None:
@@ -99,6 +140,13 @@ def check_finite(model: torch.nn.Module, name: str) -> None:
     for key, weight in model.named_parameters():
         if weight.is_floating_point() and not torch.isfinite(weight).all():
             raise UsageError(f"model: {key} of {name} holds NaN or infinity; use other weights or another dtype")
+
+
+def check_rotations(model: torch.nn.Module, name: str) -> None:
+    """Demands that the frequencies by which positions turn heads are finite and positive."""
+    for key, buffer in model.named_buffers():
+        if key.endswith("inv_freq") and not (torch.isfinite(buffer) & (buffer > 0)).all():
+            raise UsageError(f"model: the rope parameters of {name} give no frequencies; mend them in its config.json")
 
 
 def check_tokenizer(tokenizer: Tokenizer, tokenizer_pad: int | None, config: Any, model: str) -> None:

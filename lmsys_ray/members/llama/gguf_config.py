@@ -54,7 +54,7 @@ def config_of(header: Header) -> PreTrainedConfig:
 
 
 def _has(kind: type[PreTrainedConfig], name: str) -> bool:
-    return any(field.name == name for field in fields(kind))  # type: ignore[arg-type]
+    return any(field.name == name for field in fields(kind))
 
 
 def _head_dim(header: Header, kind: type[PreTrainedConfig], width: int, heads: int) -> int:
@@ -79,7 +79,7 @@ def _own(header: Header, share: int, head_dim: int) -> dict[str, Any]:
     if header.architecture not in _BLOCKS_OF_27B:
         return {}
     largest = header.count("block_count") == _BLOCKS_OF_27B[header.architecture]
-    own = {
+    own: dict[str, Any] = {
         "sliding_window": header.count("attention.sliding_window"),
         "query_pre_attn_scalar": share if largest else head_dim,
     }
@@ -182,7 +182,7 @@ def _check_frequencies(header: Header, config: PreTrainedConfig, head_dim: int) 
     exponents = torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim
     expected = 1 / header.number("rope.freq_base", 10000.0) ** exponents
     expected = expected / torch.from_numpy(header.factors[ROPE_FREQUENCIES].astype(np.float32))
-    rope: dict[str, Any] = config.rope_parameters  # type: ignore[attr-defined]
+    rope: dict[str, Any] = config.rope_parameters
     found = expected if rope["rope_type"] == "default" else ROPE_INIT_FUNCTIONS[rope["rope_type"]](config, "cpu")[0]
     if not torch.allclose(found, expected, rtol=_SAME, atol=0):
         raise header.refuse(f"{ROPE_FREQUENCIES} is no scaling that transformers knows")

@@ -72,13 +72,13 @@ def load_model(settings: LlamaSettings) -> LoadedModel:
 
     Raises `UsageError` for every reason not to believe the result; see `checks`.
     """
-    with quiet_libraries():
+    with quiet_libraries(), base_model.in_memory(settings):
         directory = model_directory(settings.model)
         config = base_model.read_config(directory, settings)
         tokenizer = load_tokenizer(settings.model)
         tokenizer_pad = pad_token_id(directory, tokenizer)
         checks.check_tokenizer(tokenizer, tokenizer_pad, config.get_text_config(), settings.model)
-        columns = checks.class_columns(config.id2label or {}, settings.model)
+        columns = checks.class_columns(config.id2label or {}, settings.model, settings.labels)
         quantization = quantizing.choose(config, settings)
         loaded_quantized = quantizing.loading_arguments(config, quantization, settings)
         model, info = base_model.load_base(directory, config, loaded_quantized, settings)

@@ -20,10 +20,10 @@ from lmsys_ray.resources import PREFIX, SMOLLM2, SMOLLM2_WHEEL, locate
 from lmsys_ray.storage import exists, path_of
 
 TOKENIZER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
+WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "adapter_config.json")
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "scoring.json")
 
-AS_TRAINED = ("layers", "text", "template", "truncation")
+AS_TRAINED = ("layers", "text", "template", "truncation", "labels")
 """Settings of a member that must be what they were when its adapter was trained."""
 
 
