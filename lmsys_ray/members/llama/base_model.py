@@ -44,8 +44,7 @@ def read_config(directory: Path, settings: LlamaSettings) -> PreTrainedConfig:
     with reading(f"model: transformers cannot build {name} by its config.json", "mend it, or fetch it again"):
         longest = getattr(config.get_text_config(), "max_position_embeddings", None) or settings.max_length
         too_long = settings.max_length > longest
-        with torch.device("meta"):
-            AutoModelForSequenceClassification.from_config(config)
+        _without_weights(config)
     if too_long:
         raise UsageError(f"max_length: {settings.max_length} exceeds the {longest} positions of {name}; lower it")
     return config
@@ -59,7 +58,8 @@ def load_base(
     Raises `UsageError` for weights that cannot be read, and for a model without a head named score.
     """
     with reading(f"model: the weights of {settings.model} cannot be read", "fetch them again"):
-        types = _stored_types(directory)
+        if getattr(config, "quantization_config", None) is None:
+            checks.check_stored(_stored(directory), _without_weights(config), settings.model)
         model, info = AutoModelForSequenceClassification.from_pretrained(
             directory,
             config=config,
@@ -73,29 +73,33 @@ def load_base(
     if not hasattr(model, "score") or not hasattr(model, model.base_model_prefix):
         raise UsageError(f"model: {settings.model} is a {type(model).__name__}, not a decoder with a head named score")
     depth.check_kept(settings.layers, model, settings.model)
-    if getattr(config, "quantization_config", None) is None:
-        checks.check_types(types, model, settings.model)
     checks.check_rotations(model, settings.model)
     if settings.adapter is None:
         checks.check_head(model, settings.model)
     return model, info
 
 
-def _stored_types(directory: Path) -> dict[str, str]:
-    """Returns by name how each weight that transformers will load is stored, read from the headers of the files."""
+def _without_weights(config: PreTrainedConfig) -> PreTrainedModel:
+    with torch.device("meta"):
+        return AutoModelForSequenceClassification.from_config(config)
+
+
+def _stored(directory: Path) -> dict[str, tuple[str, list[int]]]:
+    """Returns by name the type and the shape of each weight that transformers will load, by the files' headers."""
     files: set[str] = set()
     if (directory / _WEIGHTS).is_file():
         files = {_WEIGHTS}
     elif (directory / _INDEX).is_file():
         files = set(json.loads((directory / _INDEX).read_text(encoding="utf-8"))["weight_map"].values())
-    types = {}
+    stored = {}
     for file in sorted(files):
         if not (directory / file).is_file():
             raise FileNotFoundError(f"{file} is missing")
         with safe_open(directory / file, "pt") as weights:
             names = weights.keys()
-            types.update({name: weights.get_slice(name).get_dtype() for name in names})
-    return types
+            views = {name: weights.get_slice(name) for name in names}
+            stored.update({name: (view.get_dtype(), view.get_shape()) for name, view in views.items()})
+    return stored
 
 
 @contextmanager

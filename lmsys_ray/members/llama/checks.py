@@ -56,19 +56,28 @@ def class_columns(id2label: Mapping[Any, str], model: str, labels: Sequence[str]
     return [columns[0] for columns in found]
 
 
-def check_types(stored: Mapping[str, str], model: torch.nn.Module, name: str) -> None:
-    """Demands that every weight is stored in a floating-point type; `stored` are the types that safetensors names.
+def check_stored(stored: Mapping[str, tuple[str, list[int]]], model: torch.nn.Module, name: str) -> None:
+    """Demands that weights are stored in a floating-point type and the shape that the built `model` has.
 
-    transformers converts integers, in which a damaged header reads floating-point numbers, to weights.
+    `stored` are types and shapes as safetensors names them. transformers converts integers, in which a damaged header
+    reads floating-point numbers, to weights, and allots what config.json says before it compares shapes.
     """
-    own = model.state_dict()
-    prefix = getattr(model, "base_model_prefix", "")
-    for key, kind in stored.items():
+    own, prefix = model.state_dict(), getattr(model, "base_model_prefix", "")
+    misshapen = []
+    for key, (kind, shape) in stored.items():
         weight = own.get(key, own.get(f"{prefix}.{key}"))
-        if weight is not None and weight.is_floating_point() and kind not in _FLOATING:
+        if weight is None or not weight.is_floating_point():
+            continue
+        if kind not in _FLOATING:
             raise UsageError(
                 f"model: {key} of {name} is stored as {kind}, not in a floating-point type; fetch it again"
             )
+        if list(weight.shape) != list(shape):
+            misshapen.append(key)
+    if misshapen:
+        raise UsageError(
+            f"model: {name} has misshapen weights: {_some(misshapen)}; it does not fit its own config.json"
+        )
 
 
 def check_head(model: torch.nn.Module, name: str) -> None:
