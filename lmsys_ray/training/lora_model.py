@@ -22,6 +22,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, BitsAnd
 
 from lmsys_ray import CLASSES
 from lmsys_ray.errors import UsageError
+from lmsys_ray.members.llama.config_checks import read_json
 from lmsys_ray.members.llama.depth import keep_first
 from lmsys_ray.members.llama.quiet import quiet_libraries
 from lmsys_ray.members.llama.sources import load_tokenizer, model_directory, pad_token_id
@@ -179,6 +180,7 @@ def _base(directory: Path, settings: LoraSettings, compute: torch.dtype, device:
             llm_int8_skip_modules=["score", "classifier", "pooler"],
         )
         arguments["device_map"] = {"": device}
+    read_json(directory, settings.model)  # which refuses an adapter that transformers would put on the weights
     try:
         config = AutoConfig.from_pretrained(directory)
         keep_first(settings.layers, config, settings.model)
