@@ -58,11 +58,21 @@ class LlamaSettings(Strict):
         description="special tokens that stand in a cell: text, or parse into their ids as transformers does; "
         "auto: as the adapter notes, else parse",
     )
+    labels: list[Literal["a", "b", "tie"]] | None = Field(
+        None, description="what the columns of the head hold, where the model does not name them; none: a, b, tie"
+    )
     weight: float = Field(1.0, ge=0)
 
     def changeable(self) -> set[str]:
         """Returns what may change between two starts of a run; with int8, which depends on them, not micro-batches."""
         return self.CHANGEABLE - {"batch_tokens"} if self.quantization == "int8" else self.CHANGEABLE
+
+    @field_validator("labels")
+    @classmethod
+    def _each_once(cls, value: list[str] | None) -> list[str] | None:
+        if value is not None and sorted(value) != ["a", "b", "tie"]:
+            raise ValueError("a, b and tie in the order of the head's columns, each once")
+        return value
 
     @field_validator("gpus_per_replica")
     @classmethod

@@ -24,6 +24,7 @@ from lmsys_ray import CLASSES
 from lmsys_ray.errors import UsageError
 from lmsys_ray.members.llama import devices
 from lmsys_ray.members.llama.checks import check_embedded, check_tokenizer
+from lmsys_ray.members.llama.config_checks import read_json
 from lmsys_ray.members.llama.depth import keep_first
 from lmsys_ray.members.llama.quiet import quiet_libraries
 from lmsys_ray.members.llama.sources import model_directory, read_tokenizer
@@ -191,6 +192,7 @@ def _base(directory: Path, settings: LoraSettings, compute: torch.dtype, device:
             llm_int8_skip_modules=["score", "classifier", "pooler"],
         )
         arguments["device_map"] = {"": device}
+    read_json(directory, settings.model)  # which refuses an adapter that transformers would put on the weights
     try:
         config = AutoConfig.from_pretrained(directory)
         keep_first(settings.layers, config, settings.model)

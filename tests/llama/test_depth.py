@@ -6,14 +6,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    BloomConfig,
+    FalconConfig,
+    Gemma2Config,
+    GPT2Config,
+    GPTJConfig,
+    GPTNeoConfig,
+    GPTNeoXConfig,
+    MptConfig,
+    OPTConfig,
+    PreTrainedConfig,
+)
 
 from lmsys_ray.config import LlamaSettings
 from lmsys_ray.errors import UsageError
 from lmsys_ray.members.llama.depth import is_behind
 from lmsys_ray.members.llama.encode import LlamaEncoder
+from lmsys_ray.members.llama.loading import load_model
 from lmsys_ray.members.llama.scorer import LlamaScorer
-from tests.tiny_llama import make_adapter, make_model
+from tests.tiny_llama import SIZES, make_adapter, make_model, make_tokenizer
 from tests.training.test_train_lora_loop import conversations
 
 
@@ -85,3 +98,42 @@ def test_weights_of_blocks_behind_are_told_from_others() -> None:
     assert not is_behind("model.layers.11.mlp.up_proj.weight", 12)
     assert not is_behind("model.norm.weight", 12)
     assert not is_behind("model.layers.12.mlp.up_proj.weight", None)
+    for name in ("transformer.h.{}.attn", "model.decoder.layers.{}.fc1", "transformer.blocks.{}.ffn", "h.{}.ln_1"):
+        assert is_behind(f"{name.format(1)}.weight", 1)
+        assert not is_behind(f"{name.format(0)}.weight", 1)
+
+
+DECODERS: list[tuple[type[PreTrainedConfig], dict[str, object]]] = [
+    (GPT2Config, {"n_layer": 3, "n_embd": 32, "n_head": 4, "n_positions": 256}),
+    (GPTJConfig, {"n_layer": 3, "n_embd": 32, "n_head": 4, "rotary_dim": 4, "n_positions": 256}),
+    (GPTNeoConfig, {"num_layers": 4, "hidden_size": 32, "num_heads": 4, "attention_types": [[["global", "local"], 2]]}),
+    (GPTNeoXConfig, {"num_hidden_layers": 3, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48}),
+    (BloomConfig, {"n_layer": 3, "hidden_size": 32, "n_head": 4}),
+    (FalconConfig, {"num_hidden_layers": 3, "hidden_size": 32, "num_attention_heads": 4}),
+    (MptConfig, {"n_layers": 3, "d_model": 32, "n_heads": 4, "max_seq_len": 256}),
+    (
+        OPTConfig,
+        {"num_hidden_layers": 3, "hidden_size": 32, "ffn_dim": 48, "num_attention_heads": 4, "word_embed_proj_dim": 32},
+    ),
+    (Gemma2Config, {**SIZES, "num_hidden_layers": 3, "head_dim": 8}),
+]
+
+
+@pytest.mark.parametrize(("kind", "sizes"), DECODERS)
+def test_decoders_that_name_their_blocks_otherwise_are_cut(
+    tmp_path: Path, kind: type[PreTrainedConfig], sizes: dict[str, object]
+) -> None:
+    torch.manual_seed(0)
+    named = {"vocab_size": 400, "num_labels": 3, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+    whole = AutoModelForSequenceClassification.from_config(kind(**{**sizes, **named})).eval()
+    whole.save_pretrained(tmp_path)
+    make_tokenizer(tmp_path)
+    settings = member(tmp_path, layers=2, padding="longest")
+    cut = load_model(settings).model
+    blocks = next(part for part in whole.modules() if isinstance(part, torch.nn.ModuleList) and len(part) > 2)
+    del blocks[2:]
+    ids = torch.randint(3, 400, (1, 40), generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        torch.testing.assert_close(cut(input_ids=ids).logits, whole(input_ids=ids).logits, atol=1e-5, rtol=1e-5)
+    with pytest.raises(UsageError, match=r"^layers: 9 exceeds the [34] blocks"):
+        load_model(member(tmp_path, layers=9))

@@ -1,12 +1,9 @@
 """GGUF files are converted once, whole, into a directory of the user's cache."""
 
-import json
 import multiprocessing
 import os
 from pathlib import Path
 
-import gguf
-import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer
@@ -16,59 +13,7 @@ from lmsys_ray.errors import UsageError
 from lmsys_ray.members.llama.gguf import converted
 from lmsys_ray.members.llama.sources import load_tokenizer
 from tests import tiny_llama
-
-TENSORS = {
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}
-
-
-def permuted(weight: np.ndarray, heads: int) -> np.ndarray:
-    """Orders the rows of a query or key projection the way llama.cpp rotates them."""
-    halves = weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:])
-    return halves.swapaxes(1, 2).reshape(weight.shape)
-
-
-def write_gguf(file: Path, model: PreTrainedModel, tokenizer: Tokenizer) -> None:
-    """Writes a Llama backbone and a byte-level tokenizer as llama.cpp does."""
-    config, writer = model.config, gguf.GGUFWriter(file, "llama")
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_dimension_count(config.head_dim)
-    writer.add_vocab_size(config.vocab_size)
-    vocabulary = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(vocabulary)
-    writer.add_token_types([3 if token.startswith("<|") else 1 for token in vocabulary])
-    merges = json.loads(tokenizer.to_str())["model"]["merges"]
-    writer.add_token_merges([" ".join(merge) for merge in merges])
-    writer.add_bos_token_id(0)
-    writer.add_eos_token_id(2)
-    writer.add_pad_token_id(1)
-    weights = {name: weight.detach().numpy() for name, weight in model.named_parameters()}
-    writer.add_tensor("token_embd.weight", weights["embed_tokens.weight"])
-    writer.add_tensor("output_norm.weight", weights["norm.weight"])
-    for layer in range(config.num_hidden_layers):
-        for ours, theirs in TENSORS.items():
-            weight = weights[f"layers.{layer}.{ours}.weight"]
-            heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}.get(theirs)
-            writer.add_tensor(f"blk.{layer}.{theirs}.weight", permuted(weight, heads) if heads else weight)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+from tests.tiny_gguf import write_gguf
 
 
 @pytest.fixture(scope="module")
@@ -120,10 +65,36 @@ def test_a_file_is_converted_once_until_it_changes(file: Path, cache: Path, tmp_
     os.utime(copy)  # installed again, the same content
     assert converted(copy) == first
     assert (first / "model.safetensors").stat().st_mtime_ns == made
-    changed = bytearray(copy.read_bytes())
-    changed[-1] ^= 1
-    copy.write_bytes(changed)
-    assert converted(copy) != first
+    assert [path for path in first.parent.iterdir() if path.is_dir()] == [first]
+
+
+def test_another_models_weights_are_converted_anew(cache: Path, tmp_path: Path) -> None:
+    file, other = tmp_path / "one" / "judge.gguf", tmp_path / "two" / "judge.gguf"
+    tokenizer = tiny_llama.make_tokenizer(file.parent)
+    model = tiny_llama.make_classifier(intermediate_size=8192).model
+    write_gguf(file, model, tokenizer)
+    changed = bytearray(file.read_bytes())
+    assert len(changed) > 6 << 20
+    changed[len(changed) // 2] ^= 1
+    other.parent.mkdir()
+    other.write_bytes(changed)
+    stat = file.stat()
+    os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as copies and downloads keep it
+    assert converted(other) != converted(file)
+
+
+def test_a_file_that_changes_in_one_process_is_seen(tmp_path: Path, cache: Path, original: PreTrainedModel) -> None:
+    file, tokenizer = tmp_path / "tiny.gguf", tiny_llama.make_tokenizer(tmp_path)
+    write_gguf(file, original, tokenizer)
+    stat, first = file.stat(), converted(file)
+    other = tiny_llama.make_classifier(seed=1).model
+    write_gguf(file, other, tokenizer)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert file.stat().st_size == stat.st_size
+    second = converted(file)
+    assert second != first
+    restored = dict(AutoModel.from_pretrained(second).named_parameters())
+    assert all(torch.equal(restored[name], weight) for name, weight in other.named_parameters())
 
 
 @pytest.mark.slow  # two new processes import torch

@@ -9,6 +9,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, DebertaV2Config, DebertaV2Model
 
+from lmsys_ray.errors import UsageError
 from lmsys_ray.training.lora_data import encode_examples
 from lmsys_ray.training.lora_files import TrainingFiles
 from lmsys_ray.training.lora_loop import LoraLoop
@@ -98,3 +99,10 @@ def test_bfloat16_is_chosen_where_the_cpu_multiplies_in_it(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: abilities)
     assert compute_type("auto", CPU) == expected
     assert compute_type("float16", CPU) == torch.float16
+
+
+def test_a_base_with_an_adapter_beside_its_weights_is_refused(tmp_path: Path) -> None:
+    base = make_backbone(tmp_path / "base")
+    (base / "adapter_config.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"holds an adapter \(adapter_config\.json\)"):
+        build_classifier(settings(base), CPU)

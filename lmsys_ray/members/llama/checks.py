@@ -5,8 +5,8 @@ load and a tokenizer of another model all give numbers that look like probabilit
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ HEAD_ONLY = "head_only"
 _FACTOR_B = re.compile(r"\.lora_(embedding_)?B(\.weight)?$")
 _FEW = 16
 """Added tokens of a tokenizer that may have no embedding."""
+_FLOATING = frozenset({"F64", "F32", "F16", "BF16"})
 
 _CLASS_NAMES = {
     "a": {"a", "model_a", "response_a", "winner_model_a", "winner_a", "a_wins"},
@@ -32,17 +33,65 @@ _CLASS_NAMES = {
 }
 
 
-def class_columns(id2label: Mapping[Any, str], model: str) -> list[int]:
-    """Returns which column of the head holds a, b and tie; labels without names (`LABEL_0`) are taken in that order."""
-    names = [str(id2label[i]).strip().lower().replace(" ", "_").replace("-", "_") for i in range(len(id2label))]
+def class_columns(id2label: Mapping[Any, str], model: str, labels: Sequence[str] | None = None) -> list[int]:
+    """Returns which column of the head holds a, b and tie.
+
+    Labels without names (`LABEL_0`) are taken in that order, or in the order of `labels`, a setting, where that is
+    given; so are names that are not understood then. Raises `UsageError` where names are not understood without it, or
+    contradict it.
+    """
+    names = [str(id2label.get(i)).strip().lower().replace(" ", "_").replace("-", "_") for i in range(len(id2label))]
     if len(names) != len(CLASSES):
         raise UsageError(f"model: {model} has {len(names)} labels where a, b and tie are needed; name a 3-label model")
+    found = [[i for i, name in enumerate(names) if name in _CLASS_NAMES[label]] for label in CLASSES]
+    if labels is not None:
+        columns = [list(labels).index(label) for label in CLASSES]
+        if any(understood and understood != [column] for understood, column in zip(found, columns, strict=True)):
+            raise UsageError(
+                f"labels: {', '.join(labels)} contradicts the labels of {model}, {', '.join(names)}; leave labels out"
+            )
+        return columns
     if names == [f"label_{i}" for i in range(len(CLASSES))]:
         return list(range(len(CLASSES)))
-    found = [[i for i, name in enumerate(names) if name in _CLASS_NAMES[label]] for label in CLASSES]
     if any(len(columns) != 1 for columns in found):
-        raise UsageError(f"model: the labels of {model} are {', '.join(names)}; name them a, b and tie in its id2label")
+        raise UsageError(
+            f"model: the labels of {model} are {', '.join(names)}; name them a, b and tie in its id2label, "
+            "or say in the setting labels which is which"
+        )
     return [columns[0] for columns in found]
+
+
+def check_stored(stored: Mapping[str, tuple[str, list[int]]], model: torch.nn.Module, name: str) -> None:
+    """Demands that weights are stored in a floating-point type and the shape that the built `model` has.
+
+    `stored` are types and shapes as safetensors names them. transformers converts integers, in which a damaged header
+    reads floating-point numbers, to weights, and allots what config.json says before it compares shapes.
+    """
+    own, prefix = model.state_dict(), getattr(model, "base_model_prefix", "")
+    misshapen = []
+    for key, (kind, shape) in stored.items():
+        weight = own.get(key, own.get(f"{prefix}.{key}"))
+        if weight is None or not weight.is_floating_point():
+            continue
+        if kind not in _FLOATING:
+            raise UsageError(
+                f"model: {key} of {name} is stored as {kind}, not in a floating-point type; fetch it again"
+            )
+        if list(weight.shape) != list(shape):
+            misshapen.append(key)
+    if misshapen:
+        raise UsageError(
+            f"model: {name} has misshapen weights: {_some(misshapen)}; it does not fit its own config.json"
+        )
+
+
+def check_head(model: torch.nn.Module, name: str) -> None:
+    """Demands that the head of a classifier tells all of its labels apart."""
+    weight = cast(torch.Tensor, model.get_parameter(HEAD)).float()
+    if not weight.any():
+        raise UsageError(f"model: the head of {name} is zero, so all rows would be equal; it was never trained")
+    if len(torch.unique(weight, dim=0)) < len(weight):
+        raise UsageError(f"model: the head of {name} is the same for two labels; it was never trained")
 
 
 def check_base(info: Mapping[str, Any], model: str, head_needed: bool, layers: int | None = None) -> None:
@@ -120,6 +169,13 @@ def check_finite(model: torch.nn.Module, name: str) -> None:
         wide = weight if weight.element_size() > 1 else weight.float()  # 8 bits have no such question
         if not torch.isfinite(wide).all():
             raise UsageError(f"model: {key} of {name} holds NaN or infinity; use other weights or another dtype")
+
+
+def check_rotations(model: torch.nn.Module, name: str) -> None:
+    """Demands that the frequencies by which positions turn heads are finite and positive."""
+    for key, buffer in model.named_buffers():
+        if key.endswith("inv_freq") and not (torch.isfinite(buffer) & (buffer > 0)).all():
+            raise UsageError(f"model: the rope parameters of {name} give no frequencies; mend them in its config.json")
 
 
 def check_tokenizer(

@@ -8,9 +8,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from torch import nn
+
 from lmsys_ray.errors import UsageError
 
-_BLOCK = re.compile(r"(?:^|\.)layers\.(\d+)\.")
+_BLOCK = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
+"""Decoders call their blocks layers (Llama, OPT, GPT-NeoX), h (GPT-2, GPT-J, Bloom, Falcon) or blocks (MPT)."""
+
+_KINDS_OF_BLOCKS = ("layer_types", "attention_layers")
 
 
 def keep_first(layers: int | None, config: Any, model: str) -> None:
@@ -21,11 +26,27 @@ def keep_first(layers: int | None, config: Any, model: str) -> None:
     if layers is None:
         return
     text = config.get_text_config()
-    if layers > text.num_hidden_layers:
-        raise UsageError(f"layers: {layers} exceeds the {text.num_hidden_layers} blocks of {model}; lower it")
+    blocks = getattr(text, "num_hidden_layers", None)
+    if not isinstance(blocks, int):
+        raise UsageError(f"layers: the config of {model} does not say how many blocks it has; leave layers out")
+    if layers > blocks:
+        raise UsageError(f"layers: {layers} exceeds the {blocks} blocks of {model}; lower it")
     text.num_hidden_layers = layers
-    if getattr(text, "layer_types", None):
-        text.layer_types = text.layer_types[:layers]
+    for key in _KINDS_OF_BLOCKS:
+        if getattr(text, key, None):
+            setattr(text, key, getattr(text, key)[:layers])
+
+
+def check_kept(layers: int | None, model: nn.Module, name: str) -> None:
+    """Demands that the built `model` has as many blocks as `keep_first` left, where those behind are told by name.
+
+    Raises `UsageError` where it is a decoder of another build.
+    """
+    if layers is None:
+        return
+    stacks = [(path, len(part)) for path, part in model.named_modules() if isinstance(part, nn.ModuleList)]
+    if not any(size == layers and _BLOCK.search(f"{path}.0.") for path, size in stacks):
+        raise UsageError(f"layers: {name} is a {type(model).__name__}, which is not cut to {layers}; leave layers out")
 
 
 def is_behind(key: str, layers: int | None) -> bool:

@@ -1,13 +1,17 @@
 """GGUF files, converted once into transformers directories that load at once afterwards."""
 
 import hashlib
+from functools import lru_cache
 from pathlib import Path
 
 from lmsys_ray.errors import UsageError
 from lmsys_ray.local_copies import cache_directory, made_once
 from lmsys_ray.members.llama.quiet import quiet_libraries
 
-_SAMPLE = 1 << 20
+_VERSION = 2
+"""Of the way files are converted: what an older one made is not found again."""
+
+Stamp = tuple[int, int, int, int]
 
 
 def converted(file: Path) -> Path:
@@ -17,38 +21,50 @@ def converted(file: Path) -> Path:
     stored, since GGUF has none. The directory lies in the user's cache (`LMSYS_RAY_CACHE` overrides where), appears
     whole or not at all, and is made by one process however many ask.
 
-    Raises `UsageError` where the file cannot be read or written anew.
+    Raises `UsageError` where the file cannot be read, or written anew without a change of what it computes.
     """
-    target = cache_directory() / "gguf" / f"{file.stem}-{_fingerprint(file)}"
-    return made_once(target, lambda aside: _convert(file, aside))
+    stamp = _stamp(file)
+    target = cache_directory() / "gguf" / f"{file.stem}-{_fingerprint(file, stamp)}"
+    return made_once(target, lambda aside: _convert(file, stamp, aside))
 
 
-def _convert(file: Path, target: Path) -> None:
+def _convert(file: Path, stamp: Stamp, target: Path) -> None:
     import torch
-    from transformers import AutoModel, AutoTokenizer, GgufConfig
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, GgufConfig
 
-    try:
-        with quiet_libraries():
-            tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-            tokenizer.save_pretrained(target)
-            model = AutoModel.from_pretrained(
-                file.parent,
-                gguf_file=file.name,
-                dtype=torch.float32,
-                quantization_config=GgufConfig(dequantize=True),
-            )
-            model.save_pretrained(target)
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UsageError(f"model: {file} cannot be converted ({reason}); fetch the file again, or another") from None
+    from lmsys_ray.members.llama.gguf_config import config_of
+    from lmsys_ray.members.llama.gguf_header import read_header
+    from lmsys_ray.members.llama.reading import reading
+
+    with quiet_libraries(), reading(f"model: {file} cannot be converted", "fetch the file again, or another"):
+        config = config_of(read_header(file))
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        tokenizer.save_pretrained(target)
+        # The package gguf knows some weights, such as those of Phi-3, only by their names within a whole model.
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            file.parent,
+            config=config,
+            gguf_file=file.name,
+            dtype=torch.float32,
+            quantization_config=GgufConfig(dequantize=True),
+            output_loading_info=True,
+        )
+    if missing := sorted(set(info["missing_keys"]) - {"score.weight"}):
+        raise UsageError(f"model: {file} lacks weights such as {missing[0]}; fetch the file again")
+    getattr(model, model.base_model_prefix).save_pretrained(target)
+    if _stamp(file) != stamp:
+        raise UsageError(f"model: {file} changed while it was read; start again once it is whole")
 
 
-def _fingerprint(file: Path) -> str:
-    """Tells files apart by their size, beginning and end: reading all of one would take longer than loading it."""
-    size = file.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
+def _stamp(file: Path) -> Stamp:
+    """Changes with the content while a process runs: no user can set the time of a file's last change of status."""
+    stat = file.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+@lru_cache(maxsize=64)
+def _fingerprint(file: Path, stamp: Stamp) -> str:
+    """Returns a digest of the whole file, since nothing less tells two fine-tuned copies of a model apart."""
     with file.open("rb") as source:
-        digest.update(source.read(_SAMPLE))
-        source.seek(max(0, size - _SAMPLE))
-        digest.update(source.read())
-    return digest.hexdigest()[:16]
+        digest = hashlib.file_digest(source, "sha256").hexdigest()
+    return hashlib.sha256(f"{_VERSION} {digest}".encode()).hexdigest()[:16]

@@ -126,14 +126,13 @@ def load_model(settings: LlamaSettings) -> LoadedModel:
 
     Raises `UsageError` for every reason not to believe the result; see `checks`.
     """
-    with quiet_libraries():
+    with quiet_libraries(), base_model.in_memory(settings):
         directory = model_directory(settings.model)
         config = base_model.read_config(directory, settings)
-        base_model.check_decoder(config, settings.model)
         read = read_tokenizer(settings.model, settings.adapter, settings.append_eos)
         brought = adapter_rows(settings.adapter) if settings.adapter is not None else None
         checks.check_tokenizer(read.tokenizer, read.pad_id, config.get_text_config(), settings.model, brought)
-        columns = checks.class_columns(config.id2label or {}, settings.model)
+        columns = checks.class_columns(config.id2label or {}, settings.model, settings.labels)
         choice = quantizing.choose(config, directory, settings)
         arguments = quantizing.loading_arguments(choice.quantization, settings)
         model, info = base_model.load_base(directory, config, arguments, settings)

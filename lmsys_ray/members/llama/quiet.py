@@ -5,9 +5,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-FOREIGN_ERRORS = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError, ImportError)
-"""What a model of transformers raises where it cannot run in some form."""
-
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:

@@ -8,7 +8,7 @@ from lmsys_ray.members.llama import devices
 from lmsys_ray.members.llama.decoder import TransformersDecoder
 from lmsys_ray.members.llama.loading import Classifier, load_classifier
 from lmsys_ray.members.llama.packing import Padding
-from lmsys_ray.members.llama.quiet import FOREIGN_ERRORS, first_line
+from lmsys_ray.members.llama.reading import READING_ERRORS, reason
 from lmsys_ray.members.llama.runner import Runner
 from lmsys_ray.members.llama.self_check import difference
 from lmsys_ray.members.usage import Usage
@@ -96,8 +96,8 @@ def _compared(runner: Runner, form: RowForm) -> Tried:
         if isinstance(classifier.backbone, TransformersDecoder):
             classifier.backbone.prepare(form.padding == "none", form.masked)
         found = difference(runner.logits(wanted.flat, wanted.starts), wanted)
-    except FOREIGN_ERRORS as error:
-        return Tried(form, None, f"does not run ({type(error).__name__}: {first_line(error)[:_QUOTED]})")
+    except READING_ERRORS as error:
+        return Tried(form, None, f"does not run ({type(error).__name__}: {reason(error)[:_QUOTED]})")
     runner.batch_tokens, runner.usage = budget, Usage()
     within = found <= wanted.allowed
     return Tried(form, found, "" if within else f"moves a logit by {found:.2g}")

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from lmsys_ray.errors import UsageError
 from lmsys_ray.members.llama.gpu_memory import is_out_of_memory
 from lmsys_ray.members.llama.linear import Form
-from lmsys_ray.members.llama.quiet import FOREIGN_ERRORS, first_line
+from lmsys_ray.members.llama.reading import READING_ERRORS, reason
 
 _LENGTHS = (7, 40, 44, 150)
 """Tokens of the rows; the last is long enough for the kernels of long rows (see `query_blocks`)."""
@@ -92,14 +92,14 @@ def expected(model: PreTrainedModel, name: str, longest: int, form: Form | None,
             logits = torch.cat([_logits(model, row) for row in rows])
             with _perturbed_embeddings(model):
                 moved = torch.cat([_logits(model, row) for row in rows[1:3]])
-    except FOREIGN_ERRORS as error:
+    except READING_ERRORS as error:
         if isinstance(error, RuntimeError) and is_out_of_memory(error):
             raise UsageError(
                 f"model: {name} leaves no memory on the device for {sum(map(len, rows))} tokens; set quantization to "
                 "int8 or nf4, or give a replica more GPUs"
             ) from None
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise UsageError(f"model: transformers cannot run {name} here ({reason}); use another model") from None
+        why = f"{type(error).__name__}: {reason(error)}"
+        raise UsageError(f"model: transformers cannot run {name} here ({why}); use another model") from None
     finite = logits.isfinite().all(dim=1)
     if not finite.any():
         raise UsageError(f"model: {name} gives logits that are not finite; set dtype to bfloat16 or float32")

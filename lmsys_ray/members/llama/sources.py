@@ -21,7 +21,7 @@ from lmsys_ray.resources import PREFIX, SMOLLM2, SMOLLM2_WHEEL, locate
 from lmsys_ray.storage import exists, path_of
 
 TOKENIZER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
+WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "adapter_config.json")
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "scoring.json")
 
 OTHER_TOKENIZERS = ("tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
@@ -31,7 +31,7 @@ ADAPTER_TEXT_FILES = (*ADAPTER_FILES[::2], *TOKENIZER_FILES[1:], *OTHER_TOKENIZE
 AS_TRAINED = ("layers", "text", "template", "truncation")
 """Settings of a member that must be what they were when its adapter was trained."""
 
-AS_NOTED = ("append_eos", "special_tokens")
+AS_NOTED = ("append_eos", "special_tokens", "labels")
 """More of them, which adapters noted that were trained before there was a choice do not name."""
 
 
