@@ -15,8 +15,10 @@ from transformers import LlamaForCausalLM as LanguageModel
 
 from lmsys_ray.config import LlamaSettings
 from lmsys_ray.errors import UsageError
-from lmsys_ray.members.llama import devices, stored
+from lmsys_ray.members.llama import devices, loading, stored
+from lmsys_ray.members.llama.decoder import TransformersDecoder
 from lmsys_ray.members.llama.loading import load_classifier
+from lmsys_ray.members.llama.quantization import Choice
 from lmsys_ray.members.llama.scorer import LlamaScorer
 from tests import tiny_llama
 from tests.llama.test_scorer import LENGTHS, encoded, one_at_a_time
@@ -246,3 +248,10 @@ def test_bytes_are_those_of_what_a_classifier_loads(models: dict[str, Path]) -> 
     assert stored.needed_bytes(found, None) == sum(weight.nbytes for weight in needed.values())
     first = {name: weight for name, weight in needed.items() if ".layers.1." not in name}
     assert stored.needed_bytes(found, 1) == sum(weight.nbytes for weight in first.values())
+
+
+def test_layers_of_a_library_are_left_to_it(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """compressed-tensors keeps the class `nn.Linear` and changes what a layer does with its weights."""
+    monkeypatch.setattr(loading.quantizing, "as_loaded", lambda *given: Choice("stored"))
+    made = load_classifier(LlamaSettings(kind="llama", model=model))
+    assert isinstance(made.backbone, TransformersDecoder)

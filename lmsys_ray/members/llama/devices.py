@@ -148,7 +148,9 @@ def fp8_failure() -> str | None:
     codes = torch.ones(256, 256, device="cuda").to(torch.float8_e4m3fn)
     scales = torch.ones(256, 1, device="cuda")
     try:
-        torch._scaled_mm(codes, codes.t(), scales, scales.t().contiguous(), out_dtype=torch.bfloat16)
+        torch._scaled_mm(
+            codes, codes.t(), scales, scales.t().contiguous(), out_dtype=torch.bfloat16, use_fast_accum=True
+        )
         torch.cuda.synchronize()
     except RuntimeError as error:
         return str(error).strip().partition("\n")[0]

@@ -76,7 +76,9 @@ def setting(stored: dict[str, Any]) -> str | None:
     """Returns which value of the setting `quantization` means what is stored; None where only `auto` does."""
     if method(stored) != "bitsandbytes":
         return None
-    return "int8" if stored.get("load_in_8bit") else {"nf4": "nf4"}.get(str(stored.get("bnb_4bit_quant_type")))
+    if stored.get("load_in_8bit"):
+        return "int8"
+    return "nf4" if stored.get("bnb_4bit_quant_type") == "nf4" else None
 
 
 def prepare(config: PreTrainedConfig, directory: Path, settings: LlamaSettings) -> None:
