@@ -10,6 +10,8 @@ from lmsys_ray.storage import opened, path_of
 NOTED = "content of the input"
 """The key under which the record of a training holds `input_content`."""
 
+_READ_BYTES = 1 << 20
+
 
 def input_content(files: Sequence[str]) -> dict[str, str]:
     """Returns the SHA-256 of each file's whole content, by its path or URL.
@@ -18,8 +20,11 @@ def input_content(files: Sequence[str]) -> dict[str, str]:
     """
     content = {}
     for file in files:
+        digest = hashlib.sha256()
         with opened(path_of(file)) as stream:
-            content[file] = hashlib.file_digest(stream, "sha256").hexdigest()
+            while part := stream.read(_READ_BYTES):
+                digest.update(part)
+        content[file] = digest.hexdigest()
     return content
 
 
