@@ -2,15 +2,15 @@
 
 import hashlib
 from collections.abc import Sequence
-from io import BufferedIOBase
 from pathlib import Path
-from typing import cast
 
 from lmsys_ray.errors import UsageError
 from lmsys_ray.storage import opened, path_of
 
 NOTED = "content of the input"
 """The key under which the record of a training holds `input_content`."""
+
+_READ_BYTES = 1 << 20
 
 
 def input_content(files: Sequence[str]) -> dict[str, str]:
@@ -20,8 +20,11 @@ def input_content(files: Sequence[str]) -> dict[str, str]:
     """
     content = {}
     for file in files:
+        digest = hashlib.sha256()
         with opened(path_of(file)) as stream:
-            content[file] = hashlib.file_digest(cast(BufferedIOBase, stream), "sha256").hexdigest()
+            while part := stream.read(_READ_BYTES):
+                digest.update(part)
+        content[file] = digest.hexdigest()
     return content
 
 
