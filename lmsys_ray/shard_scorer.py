@@ -105,7 +105,7 @@ class ShardScorer:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # GPUs that it has not reserved are another actor's.
         try:
             with work.reporter("load").loading():
-                self._scorer = make_scorer(settings)
+                self._scorer = make_scorer(settings, work.cells)
         except RunError as error:
             # Raised by the first call instead: an actor that dies in its constructor would be started again and again.
             self._failure = type(error)(f"members.{work.name}: {error}")

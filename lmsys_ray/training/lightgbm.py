@@ -53,12 +53,12 @@ def train_lightgbm(
     Raises `UsageError` or `RunError` for input, labels or folds that cannot be used.
     """
     check_free(output)
-    rows = read_labelled(inputs, options.fold_column)
+    rows = read_labelled(inputs, options.fold_column, options.cells)
     names, assigned = ([], np.zeros(len(rows.ids), np.int64)) if fold == WHOLE else rows.folds(folds, options.seed)
     wanted = _wanted(fold, len(names))
     say(f"{len(rows.ids):,} rows, {rows.rejected} left out; computing features")
     vocabularies = _vocabularies(rows.conversations, options)
-    features = make_features(options.features, vocabularies)
+    features = make_features(options.features, vocabularies, options.cells)
     matrices = _matrices(features, rows.conversations)
     boosters: list[lgb.Booster] = []
     held_out = np.full((len(rows.ids), 3), np.nan)

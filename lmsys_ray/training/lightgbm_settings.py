@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from lmsys_ray.config import Strict
+from lmsys_ray.conversations import CellForm
 from lmsys_ray.members.lightgbm.features import FeatureKind
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -19,6 +20,7 @@ class LightGBMOptions(Strict):
     """How boosters are fitted. The defaults are those of the packaged member."""
 
     features: FeatureKind = "preference"
+    cells: CellForm = Field("auto", description="whether cells are JSON lists of turns or plain text")
     seed: int = Field(3, ge=0, description="of the folds and of the first booster of each fold")
     views: list[View] = Field(default=["all", "responses"], min_length=1, description="a booster for each")
     boosters: PositiveInt = Field(1, description="boosters of each fold and view, one seed each")

@@ -64,7 +64,7 @@ def test_what_can_be_learned_is_learned(train: Callable, tmp_path: Path, feature
     assert figures["held_out"]["lightgbm minus prior"]["log_loss"]["high"] < -0.2
     assert figures["rows"] == {"used": 240, "left_out": 0}
     assert [fold["rows"] for fold in figures["folds"].values()] == [80, 80, 80]
-    scorer = LightGBMScorer(LightGBMSettings(kind="lightgbm", artifacts=str(tmp_path / "model")))
+    scorer = LightGBMScorer(LightGBMSettings(kind="lightgbm", artifacts=str(tmp_path / "model")), "auto")
     rows = conversations(120, seed=22)
     gap = np.array([len(row["response_a"]) - len(row["response_b"]) for row in rows.to_pylist()])
     labels = np.select([gap > 150, gap < -150], [0, 1], 2)
