@@ -28,7 +28,11 @@ class LightGBMOptions(Strict):
     swap: bool = Field(True, description="fit on both orders of A and B, the label with them")
 
     rounds: PositiveInt = Field(90, description="the most rounds; with --fold -1 exactly these")
-    patience: int = Field(20, ge=0, description="stop after so many rounds without a better log loss held out; 0 never")
+    patience: int = Field(
+        20,
+        ge=0,
+        description="fewer rounds where so many bring no better log loss on rows kept out for it; 0: never",
+    )
     learning_rate: PositiveFloat = 0.1
     leaves: int = Field(12, ge=2)
     rows_per_leaf: PositiveInt = 100
