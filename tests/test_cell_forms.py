@@ -1,13 +1,16 @@
 """What `cells` says of the raw cells reaches members of every kind: what they read is what ingestion took it for."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightgbm as lgb
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from lmsys_ray import shard_scorer
 from lmsys_ray.config import LightGBMSettings, LlamaSettings
 from lmsys_ray.conversations import CellForm
 from lmsys_ray.members import make_encoder, make_scorer
@@ -99,3 +102,17 @@ def test_the_notebooks_members_read_raw_cells_whatever_the_form(members: dict, n
     for form, cells in TURNS.items():
         found = [computed(members[name], other, rows(list(cells))) for other in FORMS]
         assert found[0] == found[1] == found[2], form
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_form_of_a_run_reaches_what_its_actors_load(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, form: CellForm
+) -> None:
+    given: list[CellForm] = []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(shard_scorer.ray, "get_gpu_ids", list)
+    monkeypatch.setattr(shard_scorer.Work, "reporter", lambda *_: SimpleNamespace(loading=nullcontext))
+    monkeypatch.setattr(shard_scorer, "make_scorer", lambda _, cells: given.append(cells))
+    member = LightGBMSettings(kind="lightgbm", artifacts="packaged:lightgbm").model_dump_json()
+    shard_scorer.ShardScorer(shard_scorer.Work(str(tmp_path), "trees", member, form, None, 3))
+    assert given == [form]
