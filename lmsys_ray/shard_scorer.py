@@ -108,7 +108,7 @@ class ShardScorer:
             with work.reporter("load").loading():
                 if reserved:
                     _check_gpus(reserved)
-                self._scorer = make_scorer(settings)
+                self._scorer = make_scorer(settings, work.cells)
         except RunError as error:
             # Raised by the first call instead: an actor that dies in its constructor would be started again and again.
             self._failure = type(error)(f"members.{work.name}: {error}")

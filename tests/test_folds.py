@@ -20,7 +20,7 @@ def test_no_prompt_is_on_both_sides(data: st.DataObject, folds: int, seed: int) 
         st.lists(st.sampled_from(["{}", " {} ", "{}\n"]), min_size=len(prompts), max_size=len(prompts))
     )
     cells = [json.dumps([variant.format(f"Prompt {p}")]) for variant, p in zip(variants, prompts, strict=True)]
-    fold = grouped_folds(labels, prompt_groups(cells), folds, seed)
+    fold = grouped_folds(labels, prompt_groups(cells, "auto"), folds, seed)
     by_prompt = {prompt: {int(f) for f, p in zip(fold, prompts, strict=True) if p == prompt} for prompt in prompts}
     assert all(len(numbers) == 1 for numbers in by_prompt.values())
     assert set(fold) <= set(range(folds))
@@ -41,8 +41,8 @@ def test_the_same_seed_cuts_the_same_folds() -> None:
 
 def test_prompts_are_compared_without_case_white_space_and_spelling_of_the_cell() -> None:
     cells = ['["Say  hello"]', "say hello", '["say\\nHELLO "]', '[ "say hello" ]', '["say","hello"]', '["say hell"]']
-    assert prompt_groups(cells).tolist() == [0, 0, 0, 0, 0, 1]
-    assert prompt_groups(['["ﬁne"]', '["FINE"]', '["stra\\u00dfe"]', "STRASSE"]).tolist() == [0, 0, 1, 1]
+    assert prompt_groups(cells, "auto").tolist() == [0, 0, 0, 0, 0, 1]
+    assert prompt_groups(['["ﬁne"]', '["FINE"]', '["stra\\u00dfe"]', "STRASSE"], "auto").tolist() == [0, 0, 1, 1]
 
 
 def test_folds_that_cannot_be_cut_are_refused() -> None:

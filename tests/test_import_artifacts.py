@@ -51,7 +51,7 @@ def test_pickles_become_a_member_with_the_same_scores(
     rows = conversations(40, seed=11)
     settings = LightGBMSettings(kind="lightgbm", artifacts=str(tmp_path / "new" / "lightgbm"))
     expected = fitted.probabilities(rows.to_pandas()).astype(np.float32)
-    assert np.array_equal(LightGBMScorer(settings).score(rows), expected)
+    assert np.array_equal(LightGBMScorer(settings, "auto").score(rows), expected)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["lightgbm"]
 
 

@@ -49,7 +49,7 @@ def load(task: Task, name: str) -> Side:
         def matrices() -> Iterator[Any]:
             return (dense_features(frame[start : start + _NOTEBOOK_BATCH], vectorizers) for start in starts)
     else:
-        features = make_features("notebook", (words, characters))
+        features = make_features("notebook", (words, characters), "auto")
 
         def matrices() -> Iterator[Any]:
             return (features.matrix(batch) for batch in batches(conversations))

@@ -22,12 +22,15 @@ def _as_they_are(conversations: pa.Table) -> pa.Table:
     return conversations
 
 
-def make_scorer(settings: LlamaSettings | LightGBMSettings) -> Scorer:
-    """Loads a member's model; imports only what its kind needs, since workers start with it."""
+def make_scorer(settings: LlamaSettings | LightGBMSettings, cells: CellForm) -> Scorer:
+    """Loads a member's model; imports only what its kind needs, since workers start with it.
+
+    `cells` says what the raw cells hold, for a kind that scores conversations as they are.
+    """
     if isinstance(settings, LightGBMSettings):
         from lmsys_ray.members.lightgbm.scorer import LightGBMScorer
 
-        return LightGBMScorer(settings)
+        return LightGBMScorer(settings, cells)
     from lmsys_ray.members.llama.scorer import LlamaScorer
 
     return LlamaScorer(settings)

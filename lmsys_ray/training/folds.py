@@ -14,7 +14,7 @@ from lmsys_ray.errors import RunError
 _WHITE_SPACE = re.compile(r"\s+")
 
 
-def prompt_groups(prompts: Sequence[str], form: CellForm = "auto") -> np.ndarray:
+def prompt_groups(prompts: Sequence[str], form: CellForm) -> np.ndarray:
     """Returns a number for each raw cell, int64 [rows]: the same for prompts that differ in case and white space only.
 
     Raises `BadCellError` for a cell that cannot be decoded.

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from lmsys_ray import CLASSES
-from lmsys_ray.conversations import CELLS
+from lmsys_ray.conversations import CELLS, CellForm
 from lmsys_ray.errors import RunError, UsageError
 from lmsys_ray.evaluation.labels import COLUMNS, chosen_class
 from lmsys_ray.readers import expand_inputs, read_rows
@@ -52,16 +52,17 @@ class LabelledRows:
         return ~np.isin(self.groups, self.groups[inside])
 
 
-def read_labelled(inputs: Sequence[str], fold_column: str | None = None) -> LabelledRows:
+def read_labelled(inputs: Sequence[str], fold_column: str | None = None, cells: CellForm = "auto") -> LabelledRows:
     """Reads conversations and their one-hot labels from files of any of the input formats.
 
+    `cells` says what the raw cells hold, as for scoring.
     Raises `UsageError` where a file or a column is missing, `RunError` for labels that are not one-hot, labels that are
     all of one class, and a file without a usable row.
     """
     usable, labels, rejected = [], [], 0
     values: list[str] | None = None if fold_column is None else []
     for file in expand_inputs(inputs):
-        for table in read_rows(file, extra=COLUMNS if fold_column is None else [*COLUMNS, fold_column]):
+        for table in read_rows(file, cells, extra=COLUMNS if fold_column is None else [*COLUMNS, fold_column]):
             kept = table.filter(table["reason"].is_null())
             rejected += table.num_rows - kept.num_rows
             usable.append(kept.select(["id", *CELLS]))
@@ -75,7 +76,7 @@ def read_labelled(inputs: Sequence[str], fold_column: str | None = None) -> Labe
     if len(found := np.unique(classes)) == 1:
         raise RunError(f"all {len(classes)} labels are {CLASSES[found[0]]}; there is nothing to learn from one class")
     conversations = rows.select(list(CELLS)).add_column(0, "row", pa.array(np.arange(rows.num_rows)))
-    groups = prompt_groups(rows["prompt"].to_pylist())
+    groups = prompt_groups(rows["prompt"].to_pylist(), cells)
     return LabelledRows(rows["id"].to_pylist(), conversations, classes, groups, rejected, values)
 
 

@@ -1,4 +1,4 @@
-"""Fits the LightGBM member: folds by prompt, early stopping on the fold held out, all boosters averaged."""
+"""Fits the LightGBM member: folds by prompt, rounds chosen without the fold held out, all boosters averaged."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 from scipy import sparse
 from sklearn.feature_extraction.text import CountVectorizer
 
+from lmsys_ray import CLASSES
 from lmsys_ray.errors import RunError, UsageError
 from lmsys_ray.importing.directories import check_free, written_aside
 from lmsys_ray.members.base import CONVERSATIONS
@@ -22,12 +23,16 @@ from lmsys_ray.members.lightgbm.preference import PROMPT
 from lmsys_ray.members.lightgbm.scorer import SWAPPED, batches, predict
 from lmsys_ray.members.lightgbm.vectorizer import VectorizerSettings
 from lmsys_ray.metrics import log_loss
-from lmsys_ray.training.labelled_rows import read_labelled
+from lmsys_ray.training.folds import grouped_folds
+from lmsys_ray.training.labelled_rows import LabelledRows, read_labelled
 from lmsys_ray.training.lightgbm_output import figures, write_figures
 from lmsys_ray.training.lightgbm_settings import LightGBMOptions, View
 
 WHOLE = -1
 """The fold that holds out nothing."""
+
+_PARTS = 5
+"""Into so many parts the rows to fit on are cut; one of them chooses the rounds."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +53,18 @@ def train_lightgbm(
 ) -> dict[str, Any]:
     """Fits boosters on labelled conversations and writes the artefacts, their figures and the probabilities held out.
 
-    A booster is fitted for each of the `folds` on the rows outside it (and stopped by those in it), or for `fold`
-    alone; `fold` -1 fits on all rows. Returns the figures. `output` is a new directory, there whole or not at all.
-    Raises `UsageError` or `RunError` for input, labels or folds that cannot be used.
+    Boosters are fitted for each of the `folds` on the rows outside it, or for `fold` alone, in as many rounds as serve
+    a part of those rows best; `fold` -1 fits on all rows. Returns the figures. `output` is a new directory, there whole
+    or not at all. Raises `UsageError` or `RunError` for input, labels or folds that cannot be used, and where no
+    booster finds a split.
     """
     check_free(output)
-    rows = read_labelled(inputs, options.fold_column)
+    rows = read_labelled(inputs, options.fold_column, options.cells)
     names, assigned = ([], np.zeros(len(rows.ids), np.int64)) if fold == WHOLE else rows.folds(folds, options.seed)
     wanted = _wanted(fold, len(names))
     say(f"{len(rows.ids):,} rows, {rows.rejected} left out; computing features")
     vocabularies = _vocabularies(rows.conversations, options)
-    features = make_features(options.features, vocabularies)
+    features = make_features(options.features, vocabularies, options.cells)
     matrices = _matrices(features, rows.conversations)
     boosters: list[lgb.Booster] = []
     held_out = np.full((len(rows.ids), 3), np.nan)
@@ -66,21 +72,27 @@ def train_lightgbm(
     for number in wanted:
         inside = assigned == number
         training = rows.outside(inside)
-        if not training.any():
-            raise RunError(
-                f"fold {names[number]} shares its prompts with every other row, so that none is left to fit on"
-            )
+        place = "" if number == WHOLE else f"fold {names[number]}: "
+        _check_classes(rows.labels[training], place)
+        chosen_on = _part(rows, training, place, options) if place and options.patience else None
         fitted = [
-            _fit(matrices, rows.labels, training, inside, features, view, seed, options)
+            _fit(matrices, rows.labels, training, chosen_on, features, view, seed, options)
             for view in options.fitted_views()
             for seed in range(options.seed, options.seed + options.boosters)
         ]
         boosters += fitted
+        if (split := sum(map(_splits, fitted))) < len(fitted):
+            say(f"{place}{len(fitted) - split} of {len(fitted)} boosters never split: they give class shares alone")
         if number != WHOLE:
             held_out[inside] = predict(fitted, features, matrices.straight[inside])
             rounds[names[number]] = [booster.current_iteration() for booster in fitted]
             loss = log_loss(held_out[inside], rows.labels[inside])
-            say(f"fold {names[number]}: log loss {loss:.4f} on {inside.sum():,} rows, rounds {rounds[names[number]]}")
+            say(f"{place}log loss {loss:.4f} on {inside.sum():,} rows, rounds {rounds[names[number]]}")
+    if not any(map(_splits, boosters)):
+        raise RunError(
+            f"no booster found a split in {len(rows.ids)} rows with rows_per_leaf={options.rows_per_leaf}, so that all "
+            "rows would get the class shares; label more rows or set rows_per_leaf lower"
+        )
     result = figures(rows, names, assigned, held_out, rounds, options)
     with written_aside(output) as aside:
         save(Artifacts(options.features, vocabularies, boosters), aside)
@@ -124,26 +136,60 @@ def _stacked(parts: list[Any]) -> Any:
     return sparse.vstack(parts, format="csr") if sparse.issparse(parts[0]) else np.concatenate(parts)
 
 
+def _check_classes(labels: np.ndarray, place: str) -> None:
+    """Raises `RunError` where a class has no row to fit on."""
+    if not len(labels):
+        raise RunError(f"{place}it shares its prompts with every other row, so that none is left to fit on")
+    for name, count in zip(CLASSES, np.bincount(labels, minlength=len(CLASSES)), strict=True):
+        if not count:
+            raise RunError(
+                f"{place}no row to fit on is labelled {name}, so that P({name}) would always be 0; label some"
+            )
+
+
+def _splits(booster: lgb.Booster) -> bool:
+    return bool(booster.feature_importance("split").any())
+
+
+def _part(rows: LabelledRows, training: np.ndarray, place: str, options: LightGBMOptions) -> np.ndarray:
+    """Returns which rows the rounds are chosen on, bool [rows]: a part of those where `training`, by prompt."""
+    chosen_on = np.zeros(len(training), bool)
+    try:
+        folds = grouped_folds(rows.labels[training], rows.groups[training], _PARTS, options.seed)
+    except RunError as error:
+        raise RunError(
+            f"{place}its rounds cannot be chosen on a part of the others ({error}), or set patience=0"
+        ) from None
+    chosen_on[training] = folds == 0
+    return chosen_on
+
+
 def _fit(
     matrices: Matrices,
     labels: np.ndarray,
     training: np.ndarray,
-    held_out: np.ndarray,
+    chosen_on: np.ndarray | None,
     features: Features,
     view: View,
     seed: int,
     options: LightGBMOptions,
 ) -> lgb.Booster:
-    """Fits one booster on the rows where `training` bool [rows], stopped by those where `held_out`, if any."""
+    """Fits one booster on the rows where `training` bool [rows].
+
+    Where `chosen_on` bool [rows] is a part of them, a booster is first fitted on the others and stopped by that part;
+    its rounds are then those of the booster on all of them. No other row is looked at.
+    """
     parameters = options.parameters(seed)
     if view == "responses":
         parameters["feature_contri"] = [float(not name.startswith(PROMPT)) for name in features.names]
-    fitted_on = _dataset(matrices, labels, training, features, options.swap)
-    if not held_out.any() or not options.patience:
-        return lgb.train(parameters, fitted_on, options.rounds)
-    judged_on = _dataset(matrices, labels, held_out, features, options.swap, reference=fitted_on)
-    stop = lgb.early_stopping(options.patience, verbose=False)
-    return lgb.train(parameters, fitted_on, options.rounds, valid_sets=[judged_on], callbacks=[stop])
+    rounds = options.rounds
+    if chosen_on is not None:
+        fitted_on = _dataset(matrices, labels, training & ~chosen_on, features, options.swap)
+        judged_on = _dataset(matrices, labels, chosen_on, features, options.swap, reference=fitted_on)
+        stop = lgb.early_stopping(options.patience, verbose=False)
+        stopped = lgb.train(parameters, fitted_on, rounds, valid_sets=[judged_on], callbacks=[stop])
+        rounds = stopped.best_iteration
+    return lgb.train(parameters, _dataset(matrices, labels, training, features, options.swap), rounds)
 
 
 def _dataset(

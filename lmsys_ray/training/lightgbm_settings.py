@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from lmsys_ray.config import Strict
+from lmsys_ray.conversations import CellForm
 from lmsys_ray.members.lightgbm.features import FeatureKind
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -19,6 +20,7 @@ class LightGBMOptions(Strict):
     """How boosters are fitted. The defaults are those of the packaged member."""
 
     features: FeatureKind = "preference"
+    cells: CellForm = Field("auto", description="whether cells are JSON lists of turns or plain text")
     seed: int = Field(3, ge=0, description="of the folds and of the first booster of each fold")
     views: list[View] = Field(default=["all", "responses"], min_length=1, description="a booster for each")
     boosters: PositiveInt = Field(1, description="boosters of each fold and view, one seed each")
@@ -26,7 +28,11 @@ class LightGBMOptions(Strict):
     swap: bool = Field(True, description="fit on both orders of A and B, the label with them")
 
     rounds: PositiveInt = Field(90, description="the most rounds; with --fold -1 exactly these")
-    patience: int = Field(20, ge=0, description="stop after so many rounds without a better log loss held out; 0 never")
+    patience: int = Field(
+        20,
+        ge=0,
+        description="fewer rounds where so many bring no better log loss on rows kept out for it; 0: never",
+    )
     learning_rate: PositiveFloat = 0.1
     leaves: int = Field(12, ge=2)
     rows_per_leaf: PositiveInt = 100

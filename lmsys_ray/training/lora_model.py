@@ -24,7 +24,7 @@ from lmsys_ray import CLASSES
 from lmsys_ray.errors import UsageError
 from lmsys_ray.members.llama import devices
 from lmsys_ray.members.llama.checks import check_embedded, check_tokenizer
-from lmsys_ray.members.llama.config_checks import read_json
+from lmsys_ray.members.llama.config_checks import is_causal, read_json
 from lmsys_ray.members.llama.depth import keep_first
 from lmsys_ray.members.llama.quiet import quiet_libraries
 from lmsys_ray.members.llama.sources import model_directory, read_tokenizer
@@ -150,6 +150,8 @@ def build_classifier(settings: LoraSettings, device: torch.device) -> LoraClassi
     with quiet_libraries():
         directory = model_directory(settings.model)
         model = _base(directory, settings, compute, device)
+        if hasattr(model, "score") and not is_causal(model.config):
+            raise UsageError(f"model: {settings.model} lets tokens see those that follow; name a causal decoder")
         read = read_tokenizer(settings.model, append_eos=settings.append_eos)
         check_tokenizer(read.tokenizer, read.pad_id, model.config.get_text_config(), settings.model)
         pad = next(i for i in (read.pad_id, model.config.pad_token_id, 0) if i is not None)

@@ -27,7 +27,7 @@ def test_dense_and_sparse_features_are_equal(task: Task) -> None:
     table = pq.read_table(task.conversations_file)
     settings = [VectorizerSettings.model_validate(part) for part in json.loads(task.vocabularies_file.read_text())]
     dense = features_side.dense_features(table.to_pandas(), [part.sklearn() for part in settings])
-    sparse = make_features("notebook", (settings[0], settings[1])).matrix(table).toarray()
+    sparse = make_features("notebook", (settings[0], settings[1]), "auto").matrix(table).toarray()
     np.testing.assert_array_equal(dense, sparse)
 
 

@@ -20,7 +20,7 @@ PROMPT = "How do I cook dried beans so that they come out soft?"
 
 @pytest.fixture(scope="module")
 def scorer() -> LightGBMScorer:
-    return LightGBMScorer(LightGBMSettings(kind="lightgbm", artifacts="packaged:lightgbm"))
+    return LightGBMScorer(LightGBMSettings(kind="lightgbm", artifacts="packaged:lightgbm"), "auto")
 
 
 def scores(scorer: LightGBMScorer, *pairs: tuple[str, str]) -> np.ndarray:

@@ -37,12 +37,12 @@ def artifacts_of(fitted: Fitted) -> Artifacts:
 
 
 def made(directory: Path) -> LightGBMScorer:
-    return LightGBMScorer(LightGBMSettings(kind="lightgbm", artifacts=str(directory)))
+    return LightGBMScorer(LightGBMSettings(kind="lightgbm", artifacts=str(directory)), "auto")
 
 
 def test_features_equal_the_notebooks(fitted: Fitted, directory: Path) -> None:
     rows = conversations(80, seed=6)
-    assert np.array_equal(load(directory).features().matrix(rows).toarray(), fitted.features(rows.to_pandas()))
+    assert np.array_equal(load(directory).features("auto").matrix(rows).toarray(), fitted.features(rows.to_pandas()))
 
 
 def test_probabilities_equal_the_notebooks(fitted: Fitted, directory: Path) -> None:
@@ -66,7 +66,7 @@ def test_no_rows_give_no_scores(directory: Path) -> None:
 
 def test_terms_that_no_tree_uses_are_not_counted(directory: Path) -> None:
     artifacts = load(directory)
-    features = artifacts.features()
+    features = artifacts.features("auto")
     used = scorer.used_columns(artifacts.boosters)
     rows = conversations(40, seed=9)
     matrix, pruned = features.matrix(rows), features.only(used).matrix(rows)

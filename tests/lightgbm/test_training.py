@@ -64,7 +64,7 @@ def test_what_can_be_learned_is_learned(train: Callable, tmp_path: Path, feature
     assert figures["held_out"]["lightgbm minus prior"]["log_loss"]["high"] < -0.2
     assert figures["rows"] == {"used": 240, "left_out": 0}
     assert [fold["rows"] for fold in figures["folds"].values()] == [80, 80, 80]
-    scorer = LightGBMScorer(LightGBMSettings(kind="lightgbm", artifacts=str(tmp_path / "model")))
+    scorer = LightGBMScorer(LightGBMSettings(kind="lightgbm", artifacts=str(tmp_path / "model")), "auto")
     rows = conversations(120, seed=22)
     gap = np.array([len(row["response_a"]) - len(row["response_b"]) for row in rows.to_pylist()])
     labels = np.select([gap > 150, gap < -150], [0, 1], 2)
@@ -74,26 +74,66 @@ def test_what_can_be_learned_is_learned(train: Callable, tmp_path: Path, feature
 def test_held_out_probabilities_come_from_other_prompts(
     train: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[tuple[set[int], set[int]]] = []
+    seen: list[set[int]] = []
     rows = labelled()
-    fit = training._fit
+    dataset = training._dataset
 
-    def watched(matrices, labels, fitted_on, held_out, *more):  # type: ignore[no-untyped-def]
-        seen.append(({n // 2 for n in np.flatnonzero(fitted_on)}, {n // 2 for n in np.flatnonzero(held_out)}))
-        return fit(matrices, labels, fitted_on, held_out, *more)
+    def watched(matrices, labels, chosen, *more, **named):  # type: ignore[no-untyped-def]
+        seen.append({int(number) // 2 for number in np.flatnonzero(chosen)})
+        return dataset(matrices, labels, chosen, *more, **named)
 
-    monkeypatch.setattr(training, "_fit", watched)
+    monkeypatch.setattr(training, "_dataset", watched)
     train(rows)
-    assert len(seen) == 3 * 2  # three folds, two views
-    assert all(not prompts & others for prompts, others in seen)
     with (tmp_path / "model" / "out_of_fold.csv").open() as file:
         written = list(csv.DictReader(file))
     assert [row["id"] for row in written] == [row["id"] for row in rows]
     assert list(written[0]) == ["id", "a", "b", "tie", "fold"]
+    # Three folds, two views: rows to fit on first and rows that stop it, then both together.
+    assert len(seen) == 3 * 2 * 3
+    for place in range(0, len(seen), 3):
+        held_out = {number // 2 for number, row in enumerate(written) if row["fold"] == str(place // 6)}
+        first, chosen_on, both = seen[place : place + 3]
+        assert first
+        assert chosen_on
+        assert not first & chosen_on
+        assert first | chosen_on == both
+        assert not both & held_out
     probabilities = np.array([[float(row[name]) for name in ("a", "b", "tie")] for row in written])
     labels = np.array([[row[name] for name in LABELS] for row in rows]).argmax(axis=1)
     loss = metrics(tmp_path / "model")["held_out"]["lightgbm"]["log_loss"]["value"]
     assert log_loss(probabilities, labels) == pytest.approx(loss, abs=1e-5)
+
+
+def test_labels_at_random_do_not_look_learned(train: Callable, tmp_path: Path) -> None:
+    """Rounds chosen on the rows that are then judged would be those on which noise happens to fit."""
+    rows = labelled()
+    chosen = [[row[name] for name in LABELS] for row in rows]
+    losses = []
+    for seed in range(6):
+        order = np.random.default_rng(seed).permutation(len(rows))
+        shuffled = [row | dict(zip(LABELS, chosen[place], strict=True)) for row, place in zip(rows, order, strict=True)]
+        train(shuffled, sets=("learning_rate=0.1", "rows_per_leaf=20", "views=[all]"), output=f"model-{seed}")
+        losses.append(metrics(tmp_path / f"model-{seed}")["held_out"]["lightgbm minus prior"]["log_loss"]["value"])
+    assert np.mean(losses) > 0
+
+
+def test_cells_are_read_in_the_form_that_is_asked_for(train: Callable, tmp_path: Path) -> None:
+    rows = labelled()
+    rows[5]["response_a"] = "[] is an empty list in Python."
+    train(rows, sets=("rounds=4",))
+    assert metrics(tmp_path / "model")["rows"] == {"used": 239, "left_out": 1}
+    train(rows, sets=("rounds=4", "cells=text"), output="text")
+    assert metrics(tmp_path / "text")["rows"] == {"used": 240, "left_out": 0}
+    boosters = [(tmp_path / name / "booster-00.txt").read_text() for name in ("model", "text")]
+    assert boosters[0] != boosters[1]
+
+
+def test_boosters_that_never_split_are_told(train: Callable, capsys: pytest.CaptureFixture) -> None:
+    rows = labelled()
+    for number, row in enumerate(rows):  # without its one value of the column, a fold's rows are too few
+        row["source"] = "x" if number < 180 else "y"
+    train(rows, sets=("rounds=4", "rows_per_leaf=100", "fold_column=source"))
+    assert "fold x: 2 of 2 boosters never split: they give class shares alone" in capsys.readouterr().out
 
 
 def test_folds_can_be_the_values_of_a_column(train: Callable, tmp_path: Path) -> None:
@@ -133,6 +173,14 @@ def one_class(rows: Rows) -> Rows:
     return [row | {"winner_model_a": 0, "winner_model_b": 0, "winner_tie": 1} for row in rows]
 
 
+def without_ties(rows: Rows) -> Rows:
+    return [row | dict(zip(LABELS, (1 - number % 2, number % 2, 0), strict=True)) for number, row in enumerate(rows)]
+
+
+def one_class_outside_z(rows: Rows) -> Rows:
+    return [row if row["source"] == "z" else row | dict(zip(LABELS, (1, 0, 0), strict=True)) for row in rows]
+
+
 def without_labels(rows: Rows) -> Rows:
     return [{key: value for key, value in row.items() if key != "winner_tie"} for row in rows]
 
@@ -144,6 +192,11 @@ def without_labels(rows: Rows) -> Rows:
         (set_labels(1 / 3), (), (), "one of them must be 1 and the others 0"),
         (set_labels("nan"), (), (), "one of them must be 1 and the others 0"),
         (one_class, (), (), "there is nothing to learn from one class"),
+        (without_ties, (), (), "no row to fit on is labelled tie, so that P(tie) would always be 0"),
+        (without_ties, ("--fold", "-1"), (), "no row to fit on is labelled tie"),
+        (one_class_outside_z, (), ("fold_column=source",), "fold z: no row to fit on is labelled b"),
+        (list, (), ("rows_per_leaf=1000",), "no booster found a split in 240 rows with rows_per_leaf=1000"),
+        (lambda rows: rows[:12], (), ("fold_column=source",), "its rounds cannot be chosen on a part of the others"),
         (lambda rows: rows[:4], (), (), "there are 2 distinct prompts for 3 folds"),
         (list, ("--fold", "3"), (), "--fold: 3 is none of the 3 folds"),
         (list, ("--folds", "1"), (), "--folds: 1 is too few"),

@@ -19,6 +19,7 @@ import lightgbm as lgb
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lmsys_ray import CLASSES
+from lmsys_ray.conversations import CellForm
 from lmsys_ray.errors import RunError, UsageError
 from lmsys_ray.members.lightgbm.features import FeatureKind, Features, make_features
 from lmsys_ray.members.lightgbm.vectorizer import VectorizerSettings
@@ -29,6 +30,9 @@ VOCABULARIES: dict[FeatureKind, tuple[str, ...]] = {"notebook": ("words.json", "
 
 Model = TypeVar("Model", bound=BaseModel)
 
+FORMAT: Literal[2] = 2
+"""In format 1 the features named `preference` were computed in another way; the notebook's are the same in both."""
+
 _REMEDY = "import or train the artefacts again"
 
 
@@ -37,7 +41,7 @@ class Metadata(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 1
     features: FeatureKind
     classes: tuple[Literal["a"], Literal["b"], Literal["tie"]] = ("a", "b", "tie")
     files: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
@@ -52,9 +56,9 @@ class Artifacts:
     """In the order of `VOCABULARIES`."""
     boosters: Sequence[lgb.Booster]
 
-    def features(self) -> Features:
-        """Returns the features that the boosters were fitted on."""
-        return make_features(self.kind, self.vocabularies)
+    def features(self, cells: CellForm) -> Features:
+        """Returns the features that the boosters were fitted on; `cells` says what the raw cells hold."""
+        return make_features(self.kind, self.vocabularies, cells)
 
 
 def save(artifacts: Artifacts, directory: Path) -> None:
@@ -64,7 +68,7 @@ def save(artifacts: Artifacts, directory: Path) -> None:
     for number, booster in enumerate(artifacts.boosters):
         texts[f"booster-{number:02}.txt"] = booster.model_to_string()
     digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
-    texts[METADATA] = _json(Metadata(features=artifacts.kind, files=digests))
+    texts[METADATA] = _json(Metadata(format=FORMAT, features=artifacts.kind, files=digests))
     for name, text in texts.items():
         (directory / name).write_bytes(text.encode())
 
@@ -80,10 +84,16 @@ def load(directory: str | Path) -> Artifacts:
     if not path.is_file():
         raise UsageError(f"{directory} has no {METADATA}; give what import_artifacts or train_lightgbm wrote")
     metadata = _parsed(Metadata, path, path.read_bytes())
+    if metadata.features == "preference" and metadata.format < FORMAT:
+        raise RunError(f"{directory} was fitted on features that this version computes in another way; train it again")
     if outside := [name for name in metadata.files if name != PurePath(name).name]:
         raise RunError(f"{path} lists {outside[0]}, which is no plain file name; {_REMEDY}")
     texts = {name: _checked(directory / name, digest) for name, digest in metadata.files.items()}
     boosters = sorted(name for name in texts if name.startswith("booster-"))
+    for name in boosters if metadata.features == "preference" else ():
+        # Their scores are the softmax of what the boosters sum up (see `lmsys_ray.members.lightgbm.scorer.predict`).
+        if b"\nobjective=multiclass " not in texts[name] or b"\naverage_output" in texts[name]:
+            raise RunError(f"{directory / name} was not fitted with the objective multiclass; {_REMEDY}")
     for name in VOCABULARIES[metadata.features]:
         if name not in texts:
             raise RunError(f"{path} does not list {name}; {_REMEDY}")
@@ -100,7 +110,7 @@ def load(directory: str | Path) -> Artifacts:
 
 def check(artifacts: Artifacts, origin: str) -> None:
     """Raises `RunError` where a booster has not three classes, or not the number of columns its features have."""
-    features = artifacts.features()
+    features = artifacts.features("auto")  # whose columns are the same for every form
     for number, booster in enumerate(artifacts.boosters):
         if booster.num_model_per_iteration() != len(CLASSES):
             classes = booster.num_model_per_iteration()

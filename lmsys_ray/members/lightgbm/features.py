@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 import pyarrow as pa
 
+from lmsys_ray.conversations import CellForm
 from lmsys_ray.members.lightgbm.notebook import NotebookFeatures
 from lmsys_ray.members.lightgbm.preference import PreferenceFeatures
 from lmsys_ray.members.lightgbm.vectorizer import Vectorizer, VectorizerSettings
@@ -21,6 +22,8 @@ class Features(Protocol):
     names: list[str]
     """The name of each column, as the boosters know it."""
     columns: int
+    portable: bool
+    """Whether features, and the scores by them, must have the same bits on every CPU."""
 
     def only(self, used: np.ndarray) -> Self:
         """Returns the same features; columns may be left empty where `used` bool [columns] is false."""
@@ -35,9 +38,12 @@ class Features(Protocol):
         ...
 
 
-def make_features(kind: FeatureKind, vocabularies: tuple[VectorizerSettings, ...]) -> Features:
-    """Returns the features of a kind; those of the notebook need the vocabularies of words and of characters."""
+def make_features(kind: FeatureKind, vocabularies: tuple[VectorizerSettings, ...], cells: CellForm) -> Features:
+    """Returns the features of a kind; those of the notebook need the vocabularies of words and of characters.
+
+    `cells` says what the raw cells hold; the notebook's features count them raw, whatever they hold.
+    """
     if kind == "preference":
-        return PreferenceFeatures()
+        return PreferenceFeatures(cells)
     words, characters = vocabularies
     return NotebookFeatures(Vectorizer(words), Vectorizer(characters))

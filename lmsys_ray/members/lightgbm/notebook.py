@@ -1,7 +1,8 @@
 """The features of the Kaggle notebook that this project generalises, on sparse matrices.
 
-Its quirks are kept, since boosters were fitted on them: the raw cells are counted, JSON syntax and escapes included;
-the logarithm comes before the difference; patterns are regular expressions; the last two extras are response B's alone.
+Its quirks are kept, since boosters were fitted on them: the raw cells are counted, JSON syntax and escapes included,
+so that the form of cells has no effect; the logarithm comes before the difference; patterns are regular expressions;
+the last two extras are response B's alone. NumPy's float32 logarithm is part of it, whose last bit depends on the CPU.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ EXTRAS = 2 * (5 * len(CELLS) + 2)
 
 class NotebookFeatures:
     """[A - B, |A - B|, extras], where A and B are the counts of words and characters in a response, as logarithms."""
+
+    portable = False
 
     def __init__(self, words: Vectorizer, characters: Vectorizer) -> None:
         self._words = words

@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from lmsys_ray.conversations import decode_cell
+from lmsys_ray.conversations import CELLS, CellForm, decode_cell
 from lmsys_ray.members.base import CONVERSATIONS
+from lmsys_ray.members.lightgbm.portable import on_grid
 from lmsys_ray.members.lightgbm.text_statistics import Numbering, Statistics, Words, shared_with, similarity, statistics
 
 DIFFERENCE = "difference"
@@ -27,8 +28,12 @@ _SCRIPTS = ("cyrillic_letters", "east_asian_letters")
 class PreferenceFeatures:
     """Differences between the two responses, their means, the prompt, and what the two have in common."""
 
-    def __init__(self) -> None:
-        self.names = list(named_features(CONVERSATIONS.empty_table()))
+    portable = True
+
+    def __init__(self, cells: CellForm) -> None:
+        """`cells` says what the raw cells hold (see `lmsys_ray.conversations.decode_cell`)."""
+        self._cells = cells
+        self.names = list(named_features(CONVERSATIONS.empty_table(), cells))
         self.columns = len(self.names)
         self._signs = np.array([-1.0 if name.startswith(DIFFERENCE) else 1.0 for name in self.names])
 
@@ -37,17 +42,17 @@ class PreferenceFeatures:
         return self
 
     def matrix(self, conversations: pa.Table) -> np.ndarray:
-        """Returns float64 [rows, columns], dense."""
-        return np.stack(list(named_features(conversations).values()), axis=1)
+        """Returns float64 [rows, columns], dense; raises `BadCellError` for a cell that does not decode."""
+        return on_grid(np.stack(list(named_features(conversations, self._cells).values()), axis=1))
 
     def mirrored(self, matrix: np.ndarray) -> np.ndarray:
         """Returns the matrix of the same conversations with A and B swapped."""
         return matrix * self._signs
 
 
-def named_features(conversations: pa.Table) -> Statistics:
+def named_features(conversations: pa.Table, cells: CellForm) -> Statistics:
     """Returns the features of each row by name, float64 [rows]; the names begin with how they stand to A and B."""
-    texts = {cell: _texts(conversations[cell]) for cell in ("prompt", "response_a", "response_b")}
+    texts = {cell: _texts(conversations[cell], cells) for cell in CELLS}
     numbering = Numbering()
     words = {cell: Words(column, numbering) for cell, column in texts.items()}
     prompt, a, b = (statistics(texts[cell], words[cell]) for cell in texts)
@@ -67,5 +72,5 @@ def named_features(conversations: pa.Table) -> Statistics:
     }
 
 
-def _texts(cells: pa.ChunkedArray) -> list[str]:
-    return ["\n".join(decode_cell(cell)) for cell in cells.to_pylist()]
+def _texts(column: pa.ChunkedArray, cells: CellForm) -> list[str]:
+    return ["\n".join(decode_cell(cell, cells)) for cell in column.to_pylist()]

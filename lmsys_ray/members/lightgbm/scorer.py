@@ -11,10 +11,11 @@ import pyarrow.compute as pc
 
 from lmsys_ray import CLASSES
 from lmsys_ray.config import LightGBMSettings
-from lmsys_ray.conversations import CELLS
+from lmsys_ray.conversations import CELLS, CellForm
 from lmsys_ray.local_copies import local_copy
 from lmsys_ray.members.lightgbm.artifacts import load
 from lmsys_ray.members.lightgbm.features import Features
+from lmsys_ray.members.lightgbm.portable import softmax
 from lmsys_ray.members.usage import Usage
 from lmsys_ray.resources import locate
 
@@ -26,10 +27,10 @@ _BATCH_CHARACTERS = 1 << 17
 
 
 class LightGBMScorer:
-    """The LightGBM member: features of the raw cells, the mean of its boosters' probabilities."""
+    """The LightGBM member: features of the cells, the mean of its boosters' probabilities."""
 
-    def __init__(self, settings: LightGBMSettings) -> None:
-        """Loads the artefacts that `settings` name.
+    def __init__(self, settings: LightGBMSettings, cells: CellForm) -> None:
+        """Loads the artefacts that `settings` name; `cells` says what the raw cells hold.
 
         Raises `UsageError` or `RunError` where they are not there, damaged or do not fit each other.
         """
@@ -38,7 +39,7 @@ class LightGBMScorer:
         self.facts: dict[str, Any] = {}
         artifacts = load(local_copy(locate(settings.artifacts)))
         self._boosters = artifacts.boosters
-        features = artifacts.features()
+        features = artifacts.features(cells)
         # Terms that no tree asks for need not be counted: most of a vocabulary.
         self._features = features.only(used_columns(self._boosters))
 
@@ -53,11 +54,21 @@ class LightGBMScorer:
 
 def predict(boosters: Sequence[lgb.Booster], features: Features, matrix: Any) -> np.ndarray:
     """Returns the mean probabilities [rows, 3] of boosters, float64; of both orders of A and B where `features` can."""
-    straight = np.mean([booster.predict(matrix) for booster in boosters], axis=0)
+    straight = _mean(boosters, features, matrix)
     mirrored = features.mirrored(matrix)
     if mirrored is None:
         return straight
-    return (straight + np.mean([booster.predict(mirrored) for booster in boosters], axis=0)[:, SWAPPED]) / 2
+    return (straight + _mean(boosters, features, mirrored)[:, SWAPPED]) / 2
+
+
+def _mean(boosters: Sequence[lgb.Booster], features: Features, matrix: Any) -> np.ndarray:
+    if not features.portable:
+        return np.mean([booster.predict(matrix) for booster in boosters], axis=0)
+    # LightGBM's own softmax takes its exponentials from the C library, whose last bit depends on the CPU.
+    total = np.zeros((matrix.shape[0], len(CLASSES)))
+    for booster in boosters:
+        total += softmax(np.asarray(booster.predict(matrix, raw_score=True)))
+    return total / len(boosters)
 
 
 def used_columns(boosters: Sequence[lgb.Booster]) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import cache
 from itertools import count
@@ -11,6 +11,8 @@ from itertools import count
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from lmsys_ray.members.lightgbm.portable import log1p
 
 Statistics = dict[str, np.ndarray]
 """Float64 [texts] by name."""
@@ -33,10 +35,14 @@ _CATEGORIES = (*_CHARACTERS, "space", "digit", "upper", "latin", "cyrillic", "ea
 _BEYOND = 0x10000
 """All characters beyond the basic plane, emoji above all, count as symbols."""
 
+# Whether a line begins so. A pattern with ^ cannot be counted in a whole text: where Arrow goes on after a match, the
+# rest begins anew.
+_LINES = {
+    "bullets": r"^\s*[-*•](?:\s|$)",
+    "numbered": r"^\s*\d{1,3}[.)](?:\s|$)",
+    "headings": r"^#{1,6}(?:\s|$)",
+}
 _PATTERNS = {
-    "bullets": r"(?m)^\s*[-*•]\s",
-    "numbered": r"(?m)^\s*\d{1,3}[.)]\s",
-    "headings": r"(?m)^#{1,6}\s",
     "paragraphs": r"\n\s*\n",
     "code": r"```",
     "bold": r"\*\*",
@@ -55,7 +61,7 @@ _WORD_LISTS = {
     "function_words": "the a an and or of to in is are was were be been it its that this for on with as at by from "
     "i you he she they we not but have has had do does can will would there their his her",
 }
-_SETS = {name: frozenset(words.split()) for name, words in _WORD_LISTS.items()}
+_LIST_OF = {word: name for name, words in _WORD_LISTS.items() for word in words.split()}
 
 
 class Numbering(defaultdict[str, int]):
@@ -88,25 +94,30 @@ def statistics(texts: Sequence[str], words: Words) -> Statistics:
     counts = _character_counts(texts, length)
     letters = counts["upper"] + counts["latin"] + counts["cyrillic"] + counts["east_asian"] + counts["letter"]
     sentences = counts["stop"] + counts["question"] + counts["exclamation"]
-    result = {
-        "characters": np.log1p(length),
-        "words": np.log1p(total),
-        "distinct_words": np.log1p(distinct),
-        "sentences": np.log1p(sentences),
+    counted = {
+        "characters": length,
+        "words": total,
+        "distinct_words": distinct,
+        "sentences": sentences,
+        **{f"{name}_count": counts[name] for name in (*_CHARACTERS, "digit", "upper")},
+        **_line_counts(array),
+        **{name: pc.count_substring_regex(array, regex).to_numpy() for name, regex in _PATTERNS.items()},
+    }
+    result = dict(zip(counted, log1p(np.stack(list(counted.values()))), strict=True))
+    result |= {
         "sentence_words": total / np.maximum(sentences, 1),
         "word_length": (letters + counts["digit"]) / np.maximum(total, 1),
         "longest_word": np.array([max(map(len, found), default=0) for found in words.lists], float),
         "distinct_share": distinct / np.maximum(total, 1),
         "repeated_trigrams": 1 - (trigrams + 1) / np.maximum(total - 1, 1),
     }
-    result |= {f"{name}_count": np.log1p(counts[name]) for name in (*_CHARACTERS, "digit", "upper")}
     result |= {f"{name}_share": counts[name] / np.maximum(length, 1) for name in ("comma", "digit", "space", "symbol")}
     result |= {f"{name}_letters": counts[name] / np.maximum(letters, 1) for name in ("upper", "cyrillic", "east_asian")}
-    result |= {name: np.log1p(pc.count_substring_regex(array, regex).to_numpy()) for name, regex in _PATTERNS.items()}
     for name, regex in _ENDINGS.items():
         result[name] = pc.match_substring_regex(array, regex).to_numpy(zero_copy_only=False).astype(float)
-    for name, chosen in _SETS.items():
-        result[name] = np.array([sum(map(chosen.__contains__, found)) for found in words.lists]) / np.maximum(total, 1)
+    listed = [Counter(map(_LIST_OF.get, found)) for found in words.lists]
+    for name in _WORD_LISTS:
+        result[name] = np.array([found[name] for found in listed]) / np.maximum(total, 1)
     return result
 
 
@@ -119,7 +130,7 @@ def shared_with(response: Words, prompt: Words) -> Statistics:
         "prompt_covered": both / np.maximum(other, 1),
         "prompt_share": both / np.maximum(own, 1),
         "prompt_trigrams": copied / np.maximum(_lengths(response.trigrams), 1),
-        "new_words": np.log1p(own - both),
+        "new_words": log1p(own - both),
     }
 
 
@@ -135,6 +146,18 @@ def similarity(a: Words, b: Words) -> Statistics:
 
 def _lengths(items: Sequence) -> np.ndarray:
     return np.fromiter(map(len, items), np.float64, len(items))
+
+
+def _line_counts(texts: pa.LargeStringArray) -> Statistics:
+    """Returns how many lines of each text begin as each of `_LINES` says."""
+    lines = pc.split_pattern(texts, "\n")
+    text = pc.list_parent_indices(lines).to_numpy()
+    values = pc.list_flatten(lines)
+    hits = {name: pc.match_substring_regex(values, regex) for name, regex in _LINES.items()}
+    return {
+        name: np.bincount(text[hit.to_numpy(zero_copy_only=False)], minlength=len(texts)).astype(np.float64)
+        for name, hit in hits.items()
+    }
 
 
 def _character_counts(texts: Sequence[str], length: np.ndarray) -> Statistics:

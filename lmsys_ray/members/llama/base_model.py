@@ -75,8 +75,6 @@ def load_base(
         )
     depth.check_kept(settings.layers, model, settings.model)
     checks.check_rotations(model, settings.model)
-    if settings.adapter is None:
-        checks.check_head(model, settings.model)
     return model, info
 
 

@@ -17,10 +17,6 @@ ADAPTER_CONFIG = "adapter_config.json"
 
 _SINGLE_LABEL = "single_label_classification"
 
-_SEES_ALL = {"is_causal": False, "use_bidirectional_attention": True, "is_encoder_decoder": True}
-"""What config.json says where tokens see those that follow them, which rows laid end to end do not offer."""
-
-
 _SIZES = (
     *("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim"),
     *("intermediate_size", "vocab_size", "max_position_embeddings"),
@@ -80,16 +76,15 @@ def check_meaning(content: Mapping[str, Any], config: PreTrainedConfig, model: s
             f"model: {model} is computed by custom code (auto_map of its config.json), which is not run; name a model "
             "that transformers knows, or take auto_map out if the weights are those of its own class"
         )
-    for part in (content, content.get("text_config")):
-        for key, value in _SEES_ALL.items():
-            if isinstance(part, Mapping) and part.get(key) is value:
-                raise UsageError(
-                    f"model: {model} has {key} = {value} in its config.json, so tokens see those that follow; "
-                    "name a causal decoder"
-                )
     _check_architectures(content.get("architectures"), config, model)
     _check_labels(content, model)
     _check_sizes(config.get_text_config(), model)
+
+
+def is_causal(config: PreTrainedConfig) -> bool:
+    """Returns whether no token of a decoder sees those that follow it."""
+    text: Any = config.get_text_config()
+    return getattr(text, "is_causal", True) and not getattr(text, "use_bidirectional_attention", False)
 
 
 def is_classifier(config: PreTrainedConfig) -> bool:

@@ -11,6 +11,7 @@ from lmsys_ray.config import LlamaSettings
 from lmsys_ray.members.llama import base_model, checks, devices, gpu_memory, packing
 from lmsys_ray.members.llama import quantization as quantizing
 from lmsys_ray.members.llama.adapters import adapter_rows, with_adapter
+from lmsys_ray.members.llama.config_checks import is_causal
 from lmsys_ray.members.llama.decoder import PackedDecoder, TransformersDecoder, fits
 from lmsys_ray.members.llama.linear import as_it_is, form_for
 from lmsys_ray.members.llama.quiet import quiet_libraries
@@ -88,7 +89,6 @@ def load_classifier(settings: LlamaSettings, padding: packing.Padding | None = N
     own = form if loaded.quantization in ("int8_dynamic", "fp8") else None
     rounds = own is not None or loaded.quantization in ("int8", "stored")
     wanted = expected(loaded.model, settings.model, settings.max_length, own, rounds)
-    causal = getattr(config, "is_causal", True) and not getattr(config, "use_bidirectional_attention", False)
     embedding = next(backbone.get_input_embeddings().parameters())
     device, embedded = embedding.device, len(embedding)
     # Libraries may leave a quantized layer its class and change what it does.
@@ -102,7 +102,7 @@ def load_classifier(settings: LlamaSettings, padding: packing.Padding | None = N
         columns=loaded.columns,
         pad_id=loaded.pad_id,
         pooling_pad=None if loaded.last_token else config.pad_token_id,
-        causal=bool(causal),
+        causal=is_causal(config),
         long_beyond=_long_beyond(config),
         device=device,
         embedded=embedded,
@@ -139,6 +139,8 @@ def load_model(settings: LlamaSettings) -> LoadedModel:
         checks.check_base(info, settings.model, settings.adapter is None, settings.layers)
         gpu_memory.check_placed(model, settings.model)
         choice = quantizing.as_loaded(choice, model, settings)
+        if settings.adapter is None:
+            checks.check_head(model, settings.model)
         if settings.adapter is not None:
             head_found = checks.HEAD not in info["missing_keys"]
             merge = choice.quantization not in ("stored", "int8", "nf4")

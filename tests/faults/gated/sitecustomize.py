@@ -16,10 +16,10 @@ if any(argument.endswith("default_worker.py") for argument in sys.orig_argv):
 
     make_scorer = members.make_scorer
 
-    def make_gated_scorer(settings):  # type: ignore[no-untyped-def]
+    def make_gated_scorer(settings, cells):  # type: ignore[no-untyped-def]
         import ray
 
-        scorer = make_scorer(settings)
+        scorer = make_scorer(settings, cells)
         if settings.kind != "llama":
             return scorer
         score = scorer.score

@@ -42,8 +42,8 @@ if any(argument.endswith("default_worker.py") for argument in sys.orig_argv):
 
         return poisoned
 
-    def make_poisoned_scorer(settings):  # type: ignore[no-untyped-def]
-        scorer = make_scorer(settings)
+    def make_poisoned_scorer(settings, cells):  # type: ignore[no-untyped-def]
+        scorer = make_scorer(settings, cells)
         score = scorer.score
 
         def poisoned(rows):  # type: ignore[no-untyped-def]
