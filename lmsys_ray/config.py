@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
@@ -99,6 +99,13 @@ class LightGBMSettings(Strict):
 
 
 MemberSettings = Annotated[LlamaSettings | LightGBMSettings, Field(discriminator="kind")]
+
+
+def member_models() -> dict[str, type[BaseModel]]:
+    """Returns the settings class of each kind of member."""
+    models = get_args(get_args(MemberSettings)[0])
+    return {get_args(model.model_fields["kind"].annotation)[0]: model for model in models}
+
 
 MemberName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 

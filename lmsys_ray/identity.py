@@ -7,7 +7,7 @@ from typing import Any
 
 from upath import UPath
 
-from lmsys_ray.config import Settings
+from lmsys_ray.config import Settings, member_models
 from lmsys_ray.errors import RunError
 from lmsys_ray.readers import expand_inputs
 from lmsys_ray.resources import locate
@@ -70,11 +70,14 @@ def _file_digest(file: Path) -> bytes:
 def check_same_run(before: dict[str, Any], now: dict[str, Any], path: AnyPath) -> None:
     """Raises `RunError` naming the first thing in which a run directory's identity differs from the present settings.
 
-    A member that was added or left out is no difference: it is scored, or not blended.
+    A member that was added or left out is no difference: it is scored, or not blended. A setting that the run's version
+    did not have was what is its default now.
     """
     members = {name: values for name, values in now["members"].items() if name in before["members"]}
     pairs = [("", before["ingest"], now["ingest"])]
-    pairs += [(f"members.{name}.", before["members"][name], values) for name, values in members.items()]
+    for name, values in members.items():
+        later = {key: value for key, value in _defaults(values["kind"]).items() if key in values}
+        pairs.append((f"members.{name}.", later | before["members"][name], values))
     for prefix, old, new in pairs:
         for key in [*old, *(key for key in new if key not in old)]:
             if old.get(key) != new.get(key):
@@ -82,6 +85,12 @@ def check_same_run(before: dict[str, Any], now: dict[str, Any], path: AnyPath) -
                     f"{path} was made with {prefix}{key} = {_brief(old.get(key))}, now it is {_brief(new.get(key))}; "
                     "go on with the old settings or choose another --output"
                 )
+
+
+def _defaults(kind: str) -> dict[str, Any]:
+    """Returns the settings of a kind of member that need not be given, as a manifest has them."""
+    fields = member_models()[kind].model_fields
+    return {name: field.default for name, field in fields.items() if not field.is_required()}
 
 
 def _brief(value: Any) -> str:

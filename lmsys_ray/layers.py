@@ -4,14 +4,14 @@ import difflib
 import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from lmsys_ray.config import MemberSettings
+from lmsys_ray.config import member_models
 from lmsys_ray.errors import UsageError
 from lmsys_ray.preset_members import without_foreign
 from lmsys_ray.resources import DIRECTORY
@@ -128,11 +128,11 @@ def _sentence(model: type[BaseModel], faults: list[Any]) -> str:
         return f"settings: {key} = {_shown(first['input'])} is no setting; {_nearest(model, first['loc'])}"
     if first["type"] == "union_tag_not_found":
         return (
-            f"settings: {key}.kind is needed; accepted: {', '.join(_member_models())} (or start from --preset default)"
+            f"settings: {key}.kind is needed; accepted: {', '.join(member_models())} (or start from --preset default)"
         )
     if first["type"] == "union_tag_invalid":
         kind = first["input"]["kind"]
-        return f"settings: {key}.kind = {_shown(kind)} is not accepted; accepted: {', '.join(_member_models())}"
+        return f"settings: {key}.kind = {_shown(kind)} is not accepted; accepted: {', '.join(member_models())}"
     messages = dict.fromkeys(_accepted(fault["msg"]) for fault in faults if _key(fault["loc"]) == key)
     return f"settings: {key} = {_shown(first['input'])} is not accepted; accepted: {' or '.join(messages)}"
 
@@ -158,11 +158,6 @@ def _shown(value: Any) -> str:
 
 def _nearest(model: type[BaseModel], location: tuple[Any, ...]) -> str:
     """Suggests the setting that an unknown key resembles, or lists those there are."""
-    fields = _member_models()[location[2]].model_fields if location[0] == "members" else model.model_fields
+    fields = member_models()[location[2]].model_fields if location[0] == "members" else model.model_fields
     near = difflib.get_close_matches(str(location[-1]), fields, 1)
     return f"did you mean {near[0]}?" if near else f"accepted: {', '.join(fields)}"
-
-
-def _member_models() -> dict[str, type[BaseModel]]:
-    models = get_args(get_args(MemberSettings)[0])
-    return {get_args(model.model_fields["kind"].annotation)[0]: model for model in models}

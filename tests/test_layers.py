@@ -186,8 +186,8 @@ def test_members_of_a_config_know_nothing_of_a_preset(tmp_path: Path, capsys: py
 def test_the_preset_notebook_names_no_model_and_loses_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     given = sets(*OWN, "members.lightgbm.artifacts=some/trees")
     llama = settings("--preset", "notebook", "--input", "a.csv", *given).members["llama"]
-    wanted = {"text": "notebook", "padding": "max_length", "batch_tokens": 8192, "weight": 0.95}
-    assert llama == PLAIN.model_copy(update={"adapter": "some/adapter", **wanted})
+    wanted = {"text": "notebook", "padding": "max_length", "batch_tokens": 8192, "special_tokens": "parse"}
+    assert llama == PLAIN.model_copy(update={"adapter": "some/adapter", "weight": 0.95, **wanted})
     assert capsys.readouterr().out == ""
 
 

@@ -42,6 +42,15 @@ def test_micro_batches_of_int8_may_not_change(tmp_path: Path) -> None:
         check_same_run(before, identity(settings(tmp_path, quantization="int8", batch_tokens=4096)), tmp_path)
 
 
+def test_a_setting_that_came_later_was_its_default(tmp_path: Path) -> None:
+    before = identity(settings(tmp_path))
+    for key in ("append_eos", "special_tokens", "labels"):
+        del before["members"]["llama"][key]
+    check_same_run(before, identity(settings(tmp_path)), tmp_path)
+    with pytest.raises(RunError, match=r"members\.llama\.append_eos = false, now it is true"):
+        check_same_run(before, identity(settings(tmp_path, append_eos=True)), tmp_path)
+
+
 @pytest.mark.parametrize(
     "change",
     [{"max_length": 64}, {"template": "labelled"}, {"quantization": "nf4"}, {"swap": True}, {"text": "notebook"}],

@@ -87,12 +87,25 @@ def test_a_config_that_is_no_mapping_of_settings_is_refused(model: str, copied: 
     assert sentence(copied).startswith("model: ")
 
 
+def test_code_beside_weights_that_transformers_knows_is_not_needed(
+    model: str, copied: Path, undamaged: np.ndarray
+) -> None:
+    classes = {"AutoConfig": "configuration_llama.LlamaConfig", "AutoModelForCausalLM": "modeling.LlamaForCausalLM"}
+    known = with_config(model, copied, {"auto_map": classes})
+    np.testing.assert_allclose(scorer(known).score(ROWS), undamaged, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
         ({"problem_type": "regression"}, "was trained for the problem_type regression"),
         ({"problem_type": "multi_label_classification"}, "was trained for the problem_type multi_label_classification"),
         ({"auto_map": {"AutoModelForSequenceClassification": "judge.Judge"}}, "is computed by custom code (auto_map"),
+        (
+            {"auto_map": {"AutoModelForCausalLM": "modeling_judge.JudgeForCausalLM"}},
+            "is computed by custom code (auto_",
+        ),
+        ({"auto_map": {"AutoModel": "modeling_mistral.MistralModel"}}, "is computed by custom code (auto_map"),
         (
             {"architectures": ["JudgeForSequenceClassification"]},
             "JudgeForSequenceClassification, which transformers does",

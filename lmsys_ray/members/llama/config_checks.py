@@ -71,7 +71,7 @@ def check_meaning(content: Mapping[str, Any], config: PreTrainedConfig, model: s
             f"model: {model} was trained for the problem_type {problem}, whose outputs are no probabilities of a, b "
             f"and tie; name a classifier of the type {_SINGLE_LABEL}"
         )
-    if content.get("auto_map"):
+    if _is_custom(content.get("auto_map"), config):
         raise UsageError(
             f"model: {model} is computed by custom code (auto_map of its config.json), which is not run; name a model "
             "that transformers knows, or take auto_map out if the weights are those of its own class"
@@ -108,6 +108,19 @@ def _check_architectures(names: Any, config: PreTrainedConfig, model: str) -> No
                 f"model: the architecture of {model} is {name}, which transformers does not have for "
                 f"{config.model_type}; {classifier}, or one without a head, is needed"
             )
+
+
+def _is_custom(auto_map: Any, config: PreTrainedConfig) -> bool:
+    """Returns whether code beside the weights computes them: a classifier of its own, or classes of other names.
+
+    Models that transformers took in later still name the code that they came with, whose classes it then has.
+    """
+    if not auto_map or not isinstance(auto_map, dict):
+        return bool(auto_map)
+    names = {str(value).rpartition(".")[2] for key, value in auto_map.items() if key.startswith("AutoModel")}
+    known = [getattr(transformers, name, None) for name in names]
+    own = all(getattr(model, "config_class", None) is type(config) for model in known)
+    return "AutoModelForSequenceClassification" in auto_map or not own
 
 
 def _check_labels(content: Mapping[str, Any], model: str) -> None:
