@@ -11,10 +11,11 @@ from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig,
 
 from lmsys_ray.config import LlamaSettings
 from lmsys_ray.errors import UsageError
-from lmsys_ray.members.llama import devices, gpu_memory, quantized
+from lmsys_ray.members.llama import attention, devices, flex, gpu_memory, quantized, row_attention
 from lmsys_ray.members.llama.linear import form_for, reached_by
 from lmsys_ray.members.llama.scorer import LlamaScorer
 from tests import tiny_llama
+from tests.llama.architectures import VARIANTS, random_model, tiny_config
 from tests.llama.test_scorer import LENGTHS, encoded, one_at_a_time
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -63,6 +64,63 @@ def test_probabilities_are_those_of_transformers_one_row_at_a_time(wide: Path, d
     # As close to float32 on a CPU as transformers is in this type, but for chance.
     assert error.mean() < 2 * noise.mean() + 1e-5
     assert error.max() < 3 * noise.max() + 1e-4
+
+
+SOFT_CAPPED = ("gemma2", "gemma2 with wide heads")
+SHAPES: dict[str, tuple[str, dict[str, object]]] = {
+    **{
+        name: (name, {})
+        for name in ("gemma2", "gemma3_text", "mistral", "qwen3", "gpt2", "gpt_oss", "bloom", "mixtral")
+    },
+    "gemma2 with wide heads": ("gemma2", {"head_dim": 64, "sliding_window": 32}),
+    "heads that no kernel takes": ("llama", {"head_dim": 12}),
+    "values of another size": ("deepseek_v3", {"v_head_dim": 12}),
+    "longrope": VARIANTS["longrope"],
+    "both ways": VARIANTS["bidirectional llama"],
+}
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_other_architectures_are_as_close_as_transformers(tmp_path: Path, shape: str, dtype: str) -> None:
+    if dtype == "bfloat16" and torch.cuda.get_device_capability() < (8, 0):
+        pytest.skip("no bfloat16")
+    architecture, changes = SHAPES[shape]
+    random_model(tiny_config(architecture, **changes)).save_pretrained(tmp_path)
+    tiny_llama.make_tokenizer(tmp_path)
+    table = encoded(LENGTHS)
+    rows = [torch.tensor([ids]) for ids in table["input_ids"].to_pylist()]
+    exact = whole(AutoModelForSequenceClassification.from_pretrained(tmp_path).eval(), rows)
+    same = AutoModelForSequenceClassification.from_pretrained(tmp_path, dtype=getattr(torch, dtype)).eval().cuda()
+    noise = abs(whole(same, [row.cuda() for row in rows]) - exact)
+    made = scorer(tmp_path, dtype=dtype)
+    error = abs(made.score(table) - exact)
+    assert error.mean() < 2 * noise.mean() + 1e-3
+    if shape in SOFT_CAPPED:  # FlexAttention, where it compiles, and one row after another elsewhere
+        assert made.facts["padding"] == "none"
+
+
+@torch.inference_mode()
+def whole(model: nn.Module, rows: list[torch.Tensor]) -> np.ndarray:
+    """Each row alone through transformers' own classifier."""
+    logits = torch.cat([model(input_ids=row, use_cache=False).logits.float() for row in rows])
+    return torch.softmax(logits, -1).cpu().numpy()
+
+
+def test_flex_attention_compiles_and_bounds_scores_within_rows() -> None:
+    lengths, heads = [1, 40, 7, 300], (8, 4, 4)
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(sum(lengths), n, 64, device="cuda", dtype=torch.float16) for n in heads)
+    if not flex.serves(query):
+        pytest.skip("no Triton, or a GPU before Ampere")
+    for window in (None, 16):
+        cumulative = attention.layout(lengths, torch.device("cuda")).cumulative
+        mask = flex.within_rows(cumulative, sum(lengths), window)
+        found = flex.attend(query, key, value, mask, 0.5, 1.5)
+        for rows in zip(*(states.split(lengths) for states in (query, key, value, found)), strict=True):
+            q, k, v, row = (states.transpose(0, 1)[None].float() for states in rows)
+            expected = row_attention.row_attention(q, k, v, 0.5, window, 1.5)
+            assert (row - expected).abs().max() < 5e-3
 
 
 @pytest.mark.parametrize("rows", [1, 16, 17, 40])

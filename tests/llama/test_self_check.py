@@ -1,5 +1,6 @@
 """A model that is not computed as transformers computes it is padded, or refused, before the first row."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from transformers import AutoModelForSequenceClassification
 
 from lmsys_ray.config import LlamaSettings
 from lmsys_ray.errors import UsageError
-from lmsys_ray.members.llama import decoder, self_check
+from lmsys_ray.members.llama import attention, decoder, self_check
 from lmsys_ray.members.llama.loading import load_classifier, load_model
 from lmsys_ray.members.llama.quantized import Int8Linear
 from tests import tiny_llama
@@ -62,12 +63,30 @@ def test_a_fault_in_every_form_is_refused_with_the_largest_difference(
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_rows_that_see_each_other_are_found_in_every_type(
+    qwen: str, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    def leaking(
+        query: torch.Tensor, keys: list[torch.Tensor], values: list[torch.Tensor], *others: object
+    ) -> torch.Tensor:
+        values = [values[0], *(value + 0.1 * before[-1] for before, value in pairwise(values))]
+        return right(query, keys, values, *others)
+
+    right = attention._row_by_row
+    monkeypatch.setattr(attention, "_row_by_row", leaking)
+    found = scorer(qwen, dtype=dtype)
+    assert found.facts["padding"] == "longest"
+    assert "moves a logit by" in found.notes[0] or "lets other rows move a logit by" in found.notes[0]
+
+
 def test_what_is_allowed_is_some_rounding(model: str) -> None:
     wanted = load_classifier(member(model)).expected
     largest = wanted.logits.abs().max().item()
     assert 1e-5 < wanted.allowed < 1e-3 * (1 + largest)
     nothing = torch.full_like(wanted.logits, float("nan"))
-    assert self_check.difference(nothing, wanted) == float("inf")
+    assert self_check.difference(nothing, wanted.logits) == float("inf")
+    assert self_check.difference(wanted.logits, nothing) == 0
 
 
 @pytest.mark.parametrize("quantization", ["int8_dynamic", "fp8", "int8", "nf4"])

@@ -10,7 +10,7 @@ from lmsys_ray.members.llama.loading import Classifier, load_classifier
 from lmsys_ray.members.llama.packing import Padding
 from lmsys_ray.members.llama.reading import READING_ERRORS, reason
 from lmsys_ray.members.llama.runner import Runner
-from lmsys_ray.members.llama.self_check import difference
+from lmsys_ray.members.llama.self_check import difference, influence
 from lmsys_ray.members.usage import Usage
 
 _QUOTED = 120
@@ -95,9 +95,12 @@ def _compared(runner: Runner, form: RowForm) -> Tried:
     try:
         if isinstance(classifier.backbone, TransformersDecoder):
             classifier.backbone.prepare(form.padding == "none", form.masked)
-        found = difference(runner.logits(wanted.flat, wanted.starts), wanted)
+        logits = runner.logits(wanted.flat, wanted.starts)
+        found, moved = difference(logits, wanted.logits), influence(runner.logits, logits, wanted)
     except READING_ERRORS as error:
         return Tried(form, None, f"does not run ({type(error).__name__}: {reason(error)[:_QUOTED]})")
     runner.batch_tokens, runner.usage = budget, Usage()
-    within = found <= wanted.allowed
-    return Tried(form, found, "" if within else f"moves a logit by {found:.2g}")
+    if not found <= wanted.allowed:
+        return Tried(form, found, f"moves a logit by {found:.2g}")
+    within = moved <= wanted.allowed_influence
+    return Tried(form, found, "" if within else f"lets other rows move a logit by {moved:.2g}")

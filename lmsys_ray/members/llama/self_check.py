@@ -1,12 +1,13 @@
 """Whether a model, in the form in which it scores rows, computes what transformers computes.
 
 A few short rows of random tokens go through transformers' own model one at a time, before anything of it is replaced,
-and later through the form that scores. What is compared are logits.
+and later through the form that scores. What is compared are logits. In 16 bits these differ by rounding as much as by
+some faults; there it tells more that a row's logits stay the same, to the bit in most models, where others change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -43,6 +44,9 @@ _CEILING = 10
 _QUANTIZED_FLOOR = 0.1
 """The same where activations are rounded to 8 bits on the way."""
 
+_INFLUENCE = 0.25
+"""What other rows may move a logit by, in floors: nothing but how a library groups the tokens of its experts."""
+
 _TIMES_NOISE = 16
 """Logits may differ by so many times what rounding the embeddings once more moves them by."""
 
@@ -59,9 +63,15 @@ class Expected:
     """float32 [rows, labels], on the CPU."""
     allowed: float
     """By how much a logit may differ."""
+    changed: tuple[tuple[np.ndarray, list[int]], ...]
+    """Token ids of rows of the same lengths, and which of the rows are as before: their logits must be, too."""
+    allowed_influence: float
+    """By how much the logit of such a row may move."""
 
 
-def probe_rows(vocabulary: int, longest: int, left_out: set[int], window: int = 0) -> list[np.ndarray]:
+def probe_rows(
+    vocabulary: int, longest: int, left_out: set[int], window: int = 0, first_seed: int = 0
+) -> list[np.ndarray]:
     """Returns rows of ids below `vocabulary` without those `left_out`, of `longest` tokens at most.
 
     They are the same at each call. The third begins as the second does; the last has more than `window` tokens.
@@ -69,12 +79,21 @@ def probe_rows(vocabulary: int, longest: int, left_out: set[int], window: int = 
     ids = np.array([i for i in range(vocabulary) if i not in left_out], np.int32)
     lengths = [*_LENGTHS[:-1], max(_LENGTHS[-1], window + _BEYOND)]
     rows = []
-    for seed, length in enumerate(lengths):
+    for seed, length in enumerate(lengths, first_seed):
         random = np.random.default_rng(seed)
         rows.append(random.choice(random.choice(ids, _DISTINCT), min(length, longest)))
     shared = min(_SHARED, longest - 1)
     rows[2][:shared] = rows[1][:shared]
     return rows
+
+
+def _changed(rows: list[np.ndarray], others: list[np.ndarray]) -> tuple[tuple[np.ndarray, list[int]], ...]:
+    """Returns two mixtures of `rows` and `others`, and which are of `rows`; the third begins as the second does."""
+    shared = min(_SHARED, len(rows[1]) - 1)
+    for other in others[1:3]:
+        other[:shared] = rows[1][:shared]
+    kept = ([0, 2], [1, 3])
+    return tuple((np.concatenate([(rows if i in k else others)[i] for i in range(len(rows))]), k) for k in kept)
 
 
 def expected(model: PreTrainedModel, name: str, longest: int, form: Form | None, rounds: bool) -> Expected:
@@ -86,7 +105,7 @@ def expected(model: PreTrainedModel, name: str, longest: int, form: Form | None,
     """
     config = model.config.get_text_config()
     window = max((size for size in _windows(config) if size < longest), default=0)
-    rows = probe_rows(config.vocab_size, longest, _special_ids(config), window)
+    rows, others = (probe_rows(config.vocab_size, longest, _special_ids(config), window, seed) for seed in (0, 100))
     try:
         with torch.inference_mode(), _computing_as(model.base_model, form) if form else nullcontext():
             logits = torch.cat([_logits(model, row) for row in rows])
@@ -108,16 +127,26 @@ def expected(model: PreTrainedModel, name: str, longest: int, form: Form | None,
     least = floor * (1 + logits[finite].abs().max().item())
     allowed = min(max(least, _TIMES_NOISE * noise), _CEILING * least)
     starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
-    return Expected(np.concatenate(rows), starts, logits, allowed)
+    return Expected(np.concatenate(rows), starts, logits, allowed, _changed(rows, others), least * _INFLUENCE)
 
 
-def difference(found: torch.Tensor, wanted: Expected) -> float:
-    """Returns by how much a logit of `found` [rows, labels] differs at most; infinity where one is not a number.
+def difference(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Returns by how much logits [rows, labels] differ at most; infinity where one that is found is not a number.
 
-    Rows of which transformers makes no finite numbers are not looked at: each such row is told when it is scored.
+    Rows of which nothing finite is wanted are not looked at: each such row is told when it is scored.
     """
-    finite = wanted.logits.isfinite().all(dim=1)
-    return float(torch.nan_to_num((found - wanted.logits)[finite].abs().max(), nan=float("inf")))
+    finite = wanted.isfinite().all(dim=1)
+    if not finite.any():
+        return 0.0
+    return float(torch.nan_to_num((found - wanted)[finite].abs().max(), nan=float("inf")))
+
+
+def influence(run: Callable[[np.ndarray, np.ndarray], torch.Tensor], found: torch.Tensor, wanted: Expected) -> float:
+    """Returns by how much a logit of a row moves at most where others change.
+
+    `found` [rows, labels] are the logits of the rows as they were, and `run` returns those of ids and starts.
+    """
+    return max(difference(run(flat, wanted.starts)[kept], found[kept]) for flat, kept in wanted.changed)
 
 
 def _logits(model: PreTrainedModel, row: np.ndarray) -> torch.Tensor:
