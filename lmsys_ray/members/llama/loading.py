@@ -85,10 +85,10 @@ def load_classifier(settings: LlamaSettings, padding: packing.Padding | None = N
     loaded = load_model(settings)
     backbone: PreTrainedModel = getattr(loaded.model, loaded.model.base_model_prefix)
     config: Any = loaded.model.config.get_text_config()
-    form = as_it_is if plain else form_for(loaded.quantization)
-    own = form if loaded.quantization in ("int8_dynamic", "fp8") else None
-    rounds = own is not None or loaded.quantization in ("int8", "stored")
-    wanted = expected(loaded.model, settings.model, settings.max_length, own, rounds)
+    quantizes = loaded.quantization in ("int8_dynamic", "fp8")
+    form = as_it_is if plain and not quantizes else form_for(loaded.quantization)
+    rounds = quantizes or loaded.quantization in ("int8", "stored")
+    wanted = expected(loaded.model, settings.model, settings.max_length, form if quantizes else None, rounds)
     embedding = next(backbone.get_input_embeddings().parameters())
     device, embedded = embedding.device, len(embedding)
     # Libraries may leave a quantized layer its class and change what it does.
@@ -141,7 +141,7 @@ def load_model(settings: LlamaSettings) -> LoadedModel:
         choice = quantizing.as_loaded(choice, model, settings)
         if settings.adapter is None:
             checks.check_head(model, settings.model)
-        if settings.adapter is not None:
+        else:
             head_found = checks.HEAD not in info["missing_keys"]
             merge = choice.quantization not in ("stored", "int8", "nf4")
             model = with_adapter(model, settings, settings.adapter, head_found, merge=merge)

@@ -35,10 +35,10 @@ _BEYOND = 32
 _SHARED = 24
 """Tokens with which the third row begins as the second does."""
 
-_FLOORS = {torch.float32: 2e-5, torch.float16: 1e-2, torch.bfloat16: 6e-2}
+_FLOORS = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
 """What logits may differ by, beside 1 plus the largest of them, whatever the model does with rounding errors."""
 
-_CEILING = 10
+_CEILING = 4
 """Noise is believed up to so many times the floor: beyond, a model has ties that rounding breaks, or worse."""
 
 _QUANTIZED_FLOOR = 0.1
