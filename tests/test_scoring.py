@@ -192,7 +192,7 @@ def test_member_that_cannot_be_loaded_ends_the_job_with_its_sentence(models: Pat
     write_input(tmp_path / "in.csv", 10)
     chosen = settings(models, tmp_path, "llama").model_dump()
     chosen["members"]["llama"]["adapter"] = str(models / "llama")
-    with pytest.raises(RunError, match=r"^members.llama: adapter: .* lacks adapter_config.json") as raised:
+    with pytest.raises(RunError, match=r"^members.llama: adapter: .* lacks adapter_model.safetensors") as raised:
         scored(Settings.model_validate(chosen))
     assert "\n" not in str(raised.value)
 
@@ -207,8 +207,12 @@ def test_what_replicas_have_to_say_is_shown_once(
     write_input(tmp_path / "in.csv")
     judge = {"kind": "llama", "model": str(tmp_path / "experts"), "quantization": "nf4", "max_length": 96}
     scored(settings(models, tmp_path, members={"judge": judge}))
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("judge: quantization")]
-    assert lines == ["judge: quantization nf4 reaches 25% of its weights beside the embeddings, others stay plain"]
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("members.judge: ")]
+    (line,) = lines
+    assert line == "members.judge: quantization nf4 reaches 25% of its weights beside the embeddings, others stay plain"
+    found = json.loads((tmp_path / "run" / "manifest.json").read_text())["models"]["judge"]
+    assert found["padding"] == "none"
+    assert 0 <= found["largest_logit_difference"] <= found["allowed_logit_difference"]
 
 
 def test_limit_and_many_files(models: Path, tmp_path: Path) -> None:

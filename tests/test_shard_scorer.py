@@ -21,10 +21,11 @@ def replica(folder: Path, monkeypatch: pytest.MonkeyPatch, gpus: list[int]) -> S
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(map(str, gpus)))
     monkeypatch.setattr(ray, "get_gpu_ids", lambda: gpus)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(shard_scorer, "make_scorer", lambda settings: SimpleNamespace(notes=[]))
+    monkeypatch.setattr(shard_scorer, "make_scorer", lambda settings, cells: SimpleNamespace(notes=[]))
     reporter = SimpleNamespace(loading=nullcontext)
     settings = SimpleNamespace(swap=False)
-    work: Any = SimpleNamespace(run=str(folder), name="judge", settings=settings, reporter=lambda step: reporter)
+    told = {"settings": settings, "cells": "auto", "reporter": lambda step: reporter}
+    work: Any = SimpleNamespace(run=str(folder), name="judge", **told)
     return ShardScorer(work)
 
 
