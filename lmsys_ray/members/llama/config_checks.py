@@ -4,6 +4,7 @@ transformers loads a regression, a classifier of many labels and weights of cust
 """
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,14 @@ def is_causal(config: PreTrainedConfig) -> bool:
     """Returns whether no token of a decoder sees those that follow it."""
     text: Any = config.get_text_config()
     return getattr(text, "is_causal", True) and not getattr(text, "use_bidirectional_attention", False)
+
+
+def long_beyond(config: Any) -> int:
+    """Returns beyond how many tokens a model's rotary angles are those of long rows."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    kinds = [parameters, *(value for value in parameters.values() if isinstance(value, dict))]
+    long = [kind["original_max_position_embeddings"] for kind in kinds if kind.get("rope_type") == "longrope"]
+    return min(long, default=sys.maxsize)
 
 
 def is_classifier(config: PreTrainedConfig) -> bool:

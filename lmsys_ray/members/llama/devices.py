@@ -10,6 +10,7 @@ from typing import Literal, cast
 import torch
 
 from lmsys_ray.errors import UsageError
+from lmsys_ray.members.llama.quiet import first_line
 from lmsys_ray.members.llama.weights import Weights
 
 Quantization = Literal["none", "int8", "nf4", "int8_dynamic", "fp8", "stored"]
@@ -153,7 +154,7 @@ def fp8_failure() -> str | None:
         )
         torch.cuda.synchronize()
     except RuntimeError as error:
-        return str(error).strip().partition("\n")[0]
+        return first_line(error)
     return None
 
 

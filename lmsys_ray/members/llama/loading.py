@@ -1,6 +1,5 @@
 """From the settings to a checked classifier: base weights, quantization, adapter, head."""
 
-import sys
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,7 +10,7 @@ from lmsys_ray.config import LlamaSettings
 from lmsys_ray.members.llama import base_model, checks, devices, gpu_memory, packing
 from lmsys_ray.members.llama import quantization as quantizing
 from lmsys_ray.members.llama.adapters import adapter_rows, with_adapter
-from lmsys_ray.members.llama.config_checks import is_causal
+from lmsys_ray.members.llama.config_checks import is_causal, long_beyond
 from lmsys_ray.members.llama.decoder import PackedDecoder, TransformersDecoder, fits
 from lmsys_ray.members.llama.linear import as_it_is, form_for
 from lmsys_ray.members.llama.quiet import quiet_libraries
@@ -103,7 +102,7 @@ def load_classifier(settings: LlamaSettings, padding: packing.Padding | None = N
         pad_id=loaded.pad_id,
         pooling_pad=None if loaded.last_token else config.pad_token_id,
         causal=is_causal(config),
-        long_beyond=_long_beyond(config),
+        long_beyond=long_beyond(config),
         device=device,
         embedded=embedded,
         expected=wanted,
@@ -111,14 +110,6 @@ def load_classifier(settings: LlamaSettings, padding: packing.Padding | None = N
         notes=loaded.notes,
         plain=plain,
     )
-
-
-def _long_beyond(config: Any) -> int:
-    """Returns beyond how many tokens a model's rotary angles are those of long rows."""
-    parameters = getattr(config, "rope_parameters", None) or {}
-    kinds = [parameters, *(value for value in parameters.values() if isinstance(value, dict))]
-    long = [kind["original_max_position_embeddings"] for kind in kinds if kind.get("rope_type") == "longrope"]
-    return min(long, default=sys.maxsize)
 
 
 def load_model(settings: LlamaSettings) -> LoadedModel:

@@ -19,6 +19,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lmsys_ray.errors import UsageError
+from lmsys_ray.members.llama.config_checks import long_beyond
 from lmsys_ray.members.llama.gpu_memory import is_out_of_memory
 from lmsys_ray.members.llama.linear import Form
 from lmsys_ray.members.llama.reading import READING_ERRORS, reason
@@ -178,9 +179,7 @@ def _windows(config: Any) -> list[int]:
     """Returns numbers of tokens at which a model may begin to compute otherwise: what it attends to at once, say."""
     named = config.to_dict().items()
     windows = [value for key, value in named if "window" in key or "chunk" in key or key == "block_size"]
-    parameters = getattr(config, "rope_parameters", None) or {}
-    if parameters.get("rope_type") == "longrope":
-        windows.append(parameters["original_max_position_embeddings"])
+    windows.append(long_beyond(config))
     return [value for value in windows if type(value) is int]
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer
 
 from lmsys_ray.errors import UsageError
+from lmsys_ray.members.llama.quiet import first_line
 
 _NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -207,4 +208,4 @@ def _mapping(text: str, file: Path, place: str) -> dict[str, Any]:
 
 
 def _brief(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:160]
+    return first_line(error)[:160]
