@@ -1,65 +1,10 @@
 #!/usr/bin/env python3
 """Convert the artefacts of a notebook into those that score.py reads."""
 
-import argparse
 import sys
-from pathlib import Path
 
-from lmsys_ray.commands import run_command
-from lmsys_ray.errors import UsageError
-
-
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="import_artifacts.py",
-        description="Convert pickled vectorizers and boosters into DIR/lightgbm, a torch state dict into DIR/adapter.",
-        epilog="Exit codes: 0 done, 1 failed, 2 wrong usage.",
-    )
-    parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="where the new directories go")
-    parser.add_argument("--pickles", metavar="DIR", type=Path, help="holds cvec.pkl, ccvec.pkl and lgb_models.pkl")
-    parser.add_argument("--trust-pickle", action="store_true", help="you trust who made them: reading runs their code")
-    parser.add_argument(
-        "--state-dict", metavar="FILE", type=Path, help="state dict of a PEFT model, as torch.save wrote"
-    )
-    parser.add_argument("--model", metavar="BASE", help="its base model: directory, GGUF file, hub id or packaged name")
-    parser.add_argument(
-        "--set",
-        metavar="lora.KEY=value",
-        action="append",
-        default=[],
-        dest="sets",
-        help="what differs from r=16, alpha=32, dropout=0.1, target_modules=[o_proj,v_proj]; may be repeated",
-    )
-    return parser
-
-
-def main() -> None:
-    arguments = parser().parse_args()
-    if not arguments.pickles and not arguments.state_dict:
-        raise UsageError("nothing to import; give --pickles DIR, --state-dict FILE, or both")
-    if arguments.state_dict and not arguments.model:
-        raise UsageError("--state-dict needs --model BASE, the model that its adapter was trained on")
-    # Imported once the command is known to be right: these take seconds to load.
-    from lmsys_ray.importing.directories import check_free
-    from lmsys_ray.training.options import options
-
-    lightgbm, adapter = arguments.output / "lightgbm", arguments.output / "adapter"
-    for wanted, target in ((arguments.pickles, lightgbm), (arguments.state_dict, adapter)):
-        if wanted:
-            check_free(target)
-    if arguments.pickles:
-        from lmsys_ray.importing.pickles import import_pickles
-
-        artifacts = import_pickles(arguments.pickles, lightgbm, arguments.trust_pickle)
-        words, characters = (len(settings.vocabulary) for settings in artifacts.vocabularies)
-        print(f"{lightgbm}: {len(artifacts.boosters)} boosters, {words} word terms, {characters} character terms")
-    if arguments.state_dict:
-        from lmsys_ray.importing.state_dict import ImportSettings, import_state_dict
-
-        lora = options(ImportSettings, arguments.sets).lora
-        weights = import_state_dict(arguments.state_dict, arguments.model, lora, adapter)
-        print(f"{adapter}: {weights:,} weights, LoRA r {lora.r} on {', '.join(lora.target_modules)}")
-
+from lmsys_ray.cli.command import run_command
+from lmsys_ray.cli.import_artifacts import main
 
 if __name__ == "__main__":
     sys.exit(run_command(main))

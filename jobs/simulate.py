@@ -1,62 +1,10 @@
 #!/usr/bin/env python3
 """Show how well 2 to 128 replicas would be used: the real dispatch, with replicas that sleep instead of computing."""
 
-import argparse
-import json
 import sys
-from dataclasses import asdict
-from pathlib import Path
-from typing import Literal
 
-from lmsys_ray.commands import run_command
-
-SCENARIOS = ("even", "slow replica", "long tail")
-DISPATCHES: tuple[Literal["dynamic", "static"], ...] = ("dynamic", "static")
-
-
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="simulate.py",
-        description="Simulate passes of a Llama member: each replica sleeps as long as its device would compute.",
-        epilog="Writes simulation.json and simulation.png. Exit codes: 0 done, 1 failed, 2 wrong usage.",
-    )
-    parser.add_argument("--output", metavar="DIR", type=Path, default=Path("runs/simulation"))
-    parser.add_argument("--input", metavar="FILE", default="packaged:sample.csv", help="gives the lengths of rows")
-    parser.add_argument("--rows", metavar="N", type=int, default=100_000)
-    parser.add_argument("--shard-rows", metavar="N", type=int, default=64)
-    parser.add_argument("--replicas", metavar="N", type=int, nargs="+", default=[2, 8, 32, 128])
-    parser.add_argument("--tokens-per-second", metavar="X", type=float, required=True, help="of one replica, measured")
-    parser.add_argument("--start-seconds", metavar="X", type=float, default=0.0, help="until all replicas are ready")
-    parser.add_argument("--model", default="packaged:smollm2-135m", help="whose tokenizer counts")
-    parser.add_argument("--max-length", metavar="N", type=int, default=2048, help="tokens a row may have")
-    parser.add_argument("--dispatch", choices=DISPATCHES, nargs="+", default=list(DISPATCHES))
-    parser.add_argument("--scenario", choices=SCENARIOS, nargs="+", default=list(SCENARIOS))
-    return parser
-
-
-def main() -> None:
-    arguments = parser().parse_args()
-    from lmsys_ray.cluster import ray_cluster
-    from lmsys_ray.simulation import row_tokens, shard_tokens, simulate
-    from lmsys_ray.simulation_report import draw, show
-
-    lengths = row_tokens(arguments.input, arguments.model, arguments.max_length)
-    results = []
-    with ray_cluster():
-        for scenario in arguments.scenario:
-            tokens = shard_tokens(lengths, arguments.rows, arguments.shard_rows, scenario)
-            for replicas in arguments.replicas:
-                for kind in arguments.dispatch:
-                    used = simulate(
-                        tokens, replicas, arguments.tokens_per_second, kind, scenario, arguments.start_seconds
-                    )
-                    results.append({"scenario": scenario, "dispatch": kind, **asdict(used)})
-                    print(f"{scenario}, {replicas} replicas, {kind}: efficiency {used.efficiency:.1%}", flush=True)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "simulation.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    draw(results, arguments.output / "simulation.png")
-    show(results)
-
+from lmsys_ray.cli.command import run_command
+from lmsys_ray.cli.simulate import main
 
 if __name__ == "__main__":
     sys.exit(run_command(main))

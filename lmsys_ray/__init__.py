@@ -9,3 +9,6 @@ __version__ = "0.1.0"
 
 CLASSES = ("a", "b", "tie")
 """The order of the three classes wherever an array has a class axis: A preferred, B preferred, tie."""
+
+SWAPPED = [1, 0, 2]
+"""Where each class lies once A and B have changed places."""

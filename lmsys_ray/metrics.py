@@ -1,7 +1,7 @@
-"""How good three-class probabilities are: proper scores, calibration, and intervals by resampling whole prompts.
+"""Metrics of three-class probabilities: proper scores, calibration, and intervals by resampling whole prompts.
 
-Everywhere `probabilities` is [rows, 3] in the order of `lmsys_ray.CLASSES`, each row summing to 1, and `labels` [rows]
-holds the class that people chose as 0, 1 or 2.
+Throughout, `probabilities` is [rows, 3] in the order of `lmsys_ray.CLASSES`, each row summing to 1, and `labels` [rows]
+is the class that people chose, as 0, 1 or 2.
 """
 
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ BINS = 15
 RESAMPLES = 1000
 LEVEL = 0.95
 SMALLEST = 1e-15
-"""What a probability of 0 counts as in the logarithm, as in the competition's grader."""
+"""The floor of a probability in the logarithm, as in the competition's grader."""
 
 _TIMES_AT_ONCE = 1 << 20
-"""Entries of the matrix (resamples, clusters) that is multiplied at once: 8 MiB."""
+"""The most entries of the matrix [resamples, clusters] that is multiplied at once: 8 MiB."""
 
 
 def log_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -30,7 +30,7 @@ def log_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def at_floor(probabilities: np.ndarray, labels: np.ndarray) -> int:
-    """Returns of how many rows the label's probability is so small, or 0, that it counts as `SMALLEST`."""
+    """Returns the number of rows whose label has a probability below `SMALLEST`."""
     return int((probabilities[np.arange(len(labels)), labels] < SMALLEST).sum())
 
 
@@ -40,14 +40,14 @@ def brier_scores(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def hits(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns whether the class of the highest probability is the label [rows]; the first counts where two tie."""
+    """Returns whether the class of the highest probability is the label [rows]; of equal ones the first counts."""
     return probabilities.argmax(axis=1) == labels
 
 
 def calibration_gaps(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> np.ndarray:
     """Returns highest probability minus hit [rows, bins], in the column of the row's bin and 0 elsewhere.
 
-    The bins cut 0 to 1 into equal widths. The absolute column means sum to the expected calibration error.
+    The bins divide 0 to 1 into equal widths. The absolute column means sum to the expected calibration error.
     """
     confidence = probabilities.max(axis=1)
     gaps = np.zeros((len(labels), bins))
@@ -77,13 +77,13 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int =
 
 
 def class_shares(labels: np.ndarray) -> np.ndarray:
-    """Returns the share of each class among the labels [3]: the constant answer of least log loss."""
+    """Returns the share of each class among the labels [3]: the constant prediction with the lowest log loss."""
     return np.bincount(labels, minlength=3) / len(labels)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Metrics of one set of predictions, and how they scatter over resamples of the prompts.
+    """Metrics of one set of predictions, and their values over resamples of the prompts.
 
     Estimates of the same rows with the same seed share their resamples, so that their difference is paired.
     """
@@ -101,20 +101,20 @@ class Estimate:
         return np.quantile(self.resampled, [(1 - level) / 2, (1 + level) / 2], axis=0)
 
     def figures(self) -> dict[str, dict[str, float]]:
-        """Returns value, low and high of each of `METRICS`, as JSON files have them."""
+        """Returns value, low and high of each of `METRICS`, as in JSON files."""
         return {
             metric: {"value": float(value), "low": float(low), "high": float(high)}
             for metric, value, low, high in zip(METRICS, self.values, *self.intervals(), strict=True)
         }
 
 
-def judge(
+def estimate_metrics(
     probabilities: np.ndarray, labels: np.ndarray, clusters: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
 ) -> Estimate:
-    """Estimates all `METRICS`; `clusters` [rows] tells which rows (those of one prompt) are resampled together.
+    """Estimates all `METRICS`; rows of one number in `clusters` [rows], those of a prompt, are resampled together.
 
-    A resample carries the sample's noise and its own, which lifts every resampled calibration error; the excess of
-    their mean over the estimate is taken off before intervals are read from them.
+    A resample has the noise of the sample and its own, which raises every resampled calibration error; the excess of
+    their mean over the estimate is subtracted before intervals are taken.
     """
     terms = np.column_stack(
         [
@@ -132,14 +132,14 @@ def judge(
 
 
 def estimate_means(terms: np.ndarray, clusters: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
-    """Estimates the means of any terms of rows [rows, metrics]."""
+    """Estimates the means of any per-row terms [rows, metrics]."""
     return Estimate(terms.mean(axis=0), resampled_means(terms, clusters, resamples, seed))
 
 
 def resampled_means(terms: np.ndarray, clusters: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     """Returns means of `terms` [rows, terms] over resamples of whole clusters, with replacement [resamples, terms].
 
-    The cluster bootstrap (Davison and Hinkley 1997, 3.8): answers to one prompt are no independent evidence.
+    The cluster bootstrap (Davison and Hinkley 1997, 3.8): answers to one prompt are not independent.
     """
     keys, cluster = np.unique(clusters, return_inverse=True)
     sums = np.zeros((len(keys), terms.shape[1]))
@@ -157,14 +157,14 @@ def resampled_means(terms: np.ndarray, clusters: np.ndarray, resamples: int, see
 
 
 def _from_means(means: np.ndarray) -> np.ndarray:
-    """Turns means of row terms [..., 3 + bins] into metrics [..., metrics]."""
+    """Turns means of per-row terms [..., 3 + bins] into metrics [..., metrics]."""
     return np.concatenate([means[..., :3], np.abs(means[..., 3:]).sum(axis=-1, keepdims=True)], axis=-1)
 
 
 def reliability(predicted: np.ndarray, happened: np.ndarray, bins: int = 10) -> np.ndarray:
     """Returns mean predicted probability, observed share and row count [3, bins] over bins of equal numbers of rows.
 
-    `predicted` and `happened` are [rows]: the probability of an event, and whether it came.
+    `predicted` and `happened` are [rows]: the probability of an event, and whether it happened.
     """
     parts = [part for part in np.array_split(np.argsort(predicted, kind="stable"), bins) if len(part)]
     return np.array([(predicted[part].mean(), happened[part].mean(), len(part)) for part in parts], dtype=np.float64).T

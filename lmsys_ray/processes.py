@@ -1,4 +1,4 @@
-"""Processes of this and of other machines: which one is meant, and whether it still lives."""
+"""Identifies processes on this and other machines, and tells whether they are still alive."""
 
 import os
 import signal
@@ -9,31 +9,38 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Process:
-    """One process, told apart from a later one that is given the same number."""
+    """One process, distinct from a later one with the same number."""
 
     host: str
     namespace: str
-    """The numbering that `pid` belongs to: containers on one host have each their own."""
+    """The PID namespace that `pid` belongs to; each container on a host has its own."""
     pid: int
     started: str
-    """When it started, in the kernel's own count."""
+    """When it started, in clock ticks as the kernel counts them."""
 
     @classmethod
     def current(cls) -> "Process":
+        """Returns this process."""
         pid = os.getpid()
         return cls(socket.gethostname(), _namespace(), pid, _started(pid) or "")
 
-    def is_near(self) -> bool:
-        """Returns whether it can be seen from here."""
+    @classmethod
+    def of(cls, pid: int) -> "Process | None":
+        """Returns the process with a number on this machine; None where none runs."""
+        started = _started(pid)
+        return None if started is None else cls(socket.gethostname(), _namespace(), pid, started)
+
+    def is_local(self) -> bool:
+        """Returns whether it is on this machine and in this PID namespace."""
         return (self.host, self.namespace) == (socket.gethostname(), _namespace())
 
-    def lives(self) -> bool:
-        """Returns whether it runs, where it `is_near`."""
+    def is_alive(self) -> bool:
+        """Returns whether it is running; only for one that `is_local`."""
         return _started(self.pid) == self.started
 
     def kill(self) -> bool:
-        """Ends it with SIGKILL where it is near and lives; returns whether it did."""
-        if not (self.is_near() and self.lives()):
+        """Ends it with SIGKILL if it is local and alive; returns whether it did."""
+        if not (self.is_local() and self.is_alive()):
             return False
         try:
             os.kill(self.pid, signal.SIGKILL)
@@ -50,9 +57,9 @@ def _namespace() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """Returns when a process started, None where there is none, or one that has ended and waits to be reaped."""
+    """Returns when a process started; None if there is none, or if it has ended and waits to be reaped."""
     try:
-        # The name, in brackets, may hold anything; the state is the first field behind it, the start the twentieth.
+        # The name, in brackets, may hold anything; the state is the first field after it, the start the twentieth.
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None

@@ -60,7 +60,7 @@ def test_class_shares_are_the_best_constant_answer() -> None:
 
 def test_estimate_holds_the_metrics_in_their_order() -> None:
     labels = np.array([0, 2])
-    estimate = metrics.judge(TWO_ROWS, labels, np.arange(2), resamples=10)
+    estimate = metrics.estimate_metrics(TWO_ROWS, labels, np.arange(2), resamples=10)
     expected = [getattr(metrics, name)(TWO_ROWS, labels) for name in metrics.METRICS]
     np.testing.assert_allclose(estimate.values, expected)
     assert estimate.resampled.shape == (10, len(metrics.METRICS))
@@ -77,7 +77,7 @@ def sampled(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def test_interval_of_independent_rows_is_that_of_the_normal_approximation() -> None:
     probabilities, labels = sampled(4000, seed=1)
     losses = metrics.log_losses(probabilities, labels)
-    low, high = metrics.judge(probabilities, labels, np.arange(4000)).intervals()[:, 0]
+    low, high = metrics.estimate_metrics(probabilities, labels, np.arange(4000)).intervals()[:, 0]
     half = 1.96 * losses.std() / np.sqrt(4000)
     assert low == pytest.approx(losses.mean() - half, abs=half / 8)
     assert high == pytest.approx(losses.mean() + half, abs=half / 8)
@@ -85,14 +85,16 @@ def test_interval_of_independent_rows_is_that_of_the_normal_approximation() -> N
 
 def test_copies_of_a_row_under_one_prompt_are_no_further_evidence() -> None:
     probabilities, labels = sampled(500, seed=2)
-    once = metrics.judge(probabilities, labels, np.arange(500))
-    copied = metrics.judge(np.repeat(probabilities, 4, axis=0), np.repeat(labels, 4), np.repeat(np.arange(500), 4))
+    once = metrics.estimate_metrics(probabilities, labels, np.arange(500))
+    copied = metrics.estimate_metrics(
+        np.repeat(probabilities, 4, axis=0), np.repeat(labels, 4), np.repeat(np.arange(500), 4)
+    )
     np.testing.assert_allclose(copied.intervals(), once.intervals(), atol=1e-12)
 
 
 def test_interval_of_the_calibration_error_holds_the_error_itself() -> None:
     for rows, seed in ((100, 3), (1000, 4), (20000, 5)):
-        estimate = metrics.judge(*sampled(rows, seed), np.arange(rows))
+        estimate = metrics.estimate_metrics(*sampled(rows, seed), np.arange(rows))
         low, high = estimate.intervals()[:, -1]
         assert 0 <= low <= estimate.values[-1] <= high
     assert high < 0.02, "calibrated predictions of many rows come out as calibrated"
@@ -102,7 +104,10 @@ def test_difference_is_paired() -> None:
     probabilities, labels = sampled(800, seed=6)
     sharper = probabilities**1.2 / (probabilities**1.2).sum(axis=1, keepdims=True)
     clusters = np.arange(800)
-    first, second = metrics.judge(probabilities, labels, clusters), metrics.judge(sharper, labels, clusters)
+    first, second = (
+        metrics.estimate_metrics(probabilities, labels, clusters),
+        metrics.estimate_metrics(sharper, labels, clusters),
+    )
     difference = first - second
     width = np.ptp(difference.intervals()[:, 0])
     assert width < np.ptp(first.intervals()[:, 0]) / 3
@@ -111,9 +116,9 @@ def test_difference_is_paired() -> None:
 
 def test_same_seed_gives_the_same_interval() -> None:
     pair = sampled(50, seed=7)
-    first, second = (metrics.judge(*pair, np.arange(50), seed=3).intervals() for _ in range(2))
+    first, second = (metrics.estimate_metrics(*pair, np.arange(50), seed=3).intervals() for _ in range(2))
     np.testing.assert_array_equal(first, second)
-    assert (metrics.judge(*pair, np.arange(50), seed=4).intervals() != first).any()
+    assert (metrics.estimate_metrics(*pair, np.arange(50), seed=4).intervals() != first).any()
 
 
 def test_reliability_bins_hold_equal_numbers_of_rows_in_rising_order() -> None:

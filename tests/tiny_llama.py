@@ -5,7 +5,13 @@ from pathlib import Path
 import peft
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import AutoModelForSequenceClassification, LlamaConfig, PreTrainedModel, Qwen2Config
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    LlamaConfig,
+    PreTrainedModel,
+    Qwen2Config,
+)
 
 CORPUS = [
     "The quick brown fox jumps over the lazy dog, and then it sleeps beside the river until the morning.",
@@ -52,10 +58,8 @@ def make_tokenizer(directory: Path) -> Tokenizer:
     return tokenizer
 
 
-def make_classifier(architecture: str = "llama", seed: int = 0, **changes: object) -> PreTrainedModel:
-    """Returns a random classifier whose probabilities differ visibly between texts."""
-    torch.manual_seed(seed)
-    model = AutoModelForSequenceClassification.from_config(ARCHITECTURES[architecture](**{**SIZES, **changes}))
+def with_large_weights(model: PreTrainedModel) -> PreTrainedModel:
+    """Returns `model` with random matrices, large enough that outputs differ visibly between texts."""
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 2:
@@ -63,10 +67,51 @@ def make_classifier(architecture: str = "llama", seed: int = 0, **changes: objec
     return model.eval()
 
 
+def save(model: PreTrainedModel, directory: Path) -> PreTrainedModel:
+    """Saves a model of large random weights and its tokenizer in `directory`; returns the model."""
+    with_large_weights(model).save_pretrained(directory)
+    make_tokenizer(directory)
+    return model
+
+
+def make_classifier(architecture: str = "llama", seed: int = 0, **changes: object) -> PreTrainedModel:
+    """Returns a random classifier whose probabilities differ visibly between texts."""
+    torch.manual_seed(seed)
+    model = AutoModelForSequenceClassification.from_config(ARCHITECTURES[architecture](**{**SIZES, **changes}))
+    return with_large_weights(model)
+
+
 def make_model(directory: Path, architecture: str = "llama", seed: int = 0, **changes: object) -> Path:
     """Saves a random 3-label classifier and its tokenizer in `directory`."""
     make_classifier(architecture, seed, **changes).save_pretrained(directory)
     make_tokenizer(directory)
+    return directory
+
+
+def language_model(seed: int = 0, **changes: object) -> PreTrainedModel:
+    """Returns a random causal language model."""
+    torch.manual_seed(seed)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(LlamaConfig(**{**SIZES, **changes}))
+    return with_large_weights(model)
+
+
+def make_language_model(directory: Path, seed: int = 0, **changes: object) -> Path:
+    """Saves a random causal language model and its tokenizer in `directory`."""
+    language_model(seed, **changes).save_pretrained(directory)
+    make_tokenizer(directory)
+    return directory
+
+
+def make_language_adapter(directory: Path, seed: int = 1) -> Path:
+    """Saves a LoRA adapter of the model of `make_language_model`."""
+    config = peft.LoraConfig(task_type=peft.TaskType.CAUSAL_LM, r=4, lora_alpha=8, target_modules=["q_proj", "up_proj"])
+    model = peft.get_peft_model(language_model(), config)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.3)
+    model.save_pretrained(directory)
     return directory
 
 

@@ -1,1 +1,1 @@
-"""Measures the scorers side by side: the same rows, the same minutes, each side in a process of its own."""
+"""Compares scorers on the same rows at the same time, each side in a process of its own."""

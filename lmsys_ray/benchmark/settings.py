@@ -1,4 +1,4 @@
-"""What a benchmark is asked to measure."""
+"""The settings of a benchmark."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from typing import Any, Literal
 from pydantic import Field, PositiveInt, ValidationError, field_validator
 
 from lmsys_ray.benchmark.shape import RANDOM
-from lmsys_ray.benchmark.sides import SIDES, VLLM
-from lmsys_ray.config import LlamaSettings, Strict
+from lmsys_ray.benchmark.sides.registry import SIDES, VLLM
+from lmsys_ray.checkpoints.sources import AS_NOTED, AS_TRAINED, read_scoring
+from lmsys_ray.config.base import StrictModel
+from lmsys_ray.engine.devices import CPU_BATCH_TOKENS, MOST_BATCH_TOKENS
 from lmsys_ray.errors import UsageError
-from lmsys_ray.members.llama.devices import CPU_BATCH_TOKENS, MOST_BATCH_TOKENS
-from lmsys_ray.members.llama.sources import AS_NOTED, AS_TRAINED, read_scoring
-from lmsys_ray.resources import PREFIX, SMOLLM2
+from lmsys_ray.members.classifier.settings import ClassifierSettings
+from lmsys_ray.storage.packaged import PREFIX, SMOLLM2
+from lmsys_ray.validation import first_fault
 
 
-class BenchmarkSettings(Strict):
-    """The model, the rows and the sides; where a size is not given, it depends on whether there is a GPU."""
+class BenchmarkSettings(StrictModel):
+    """The model, the rows and the sides; default sizes depend on whether there is a GPU."""
 
     input: list[str] = Field([f"{PREFIX}sample.csv"], min_length=1)
     model: str = f"{PREFIX}{SMOLLM2}"
@@ -33,18 +35,19 @@ class BenchmarkSettings(Strict):
     checked: PositiveInt = Field(16, description="rows that are compared with fp32")
     vllm_python: str | None = Field(None, description="the Python of an environment with vLLM")
     job_rows: int | None = Field(None, ge=128, description="rows of a whole job, run beside its scorer alone")
+    reward_rows: PositiveInt | None = Field(None, description="rows with long prompts for the sides of reward models")
+    encoder_rows: PositiveInt | None = Field(None, description="rows for the sides of an encoder")
     features: bool = Field(True, description="measure the LightGBM member's features too")
 
     @classmethod
     def checked_from(cls, values: dict[str, Any]) -> BenchmarkSettings:
-        """Returns the settings with `values` laid over the defaults; raises `UsageError` for one not accepted."""
+        """Returns the settings with `values` in place of defaults; raises `UsageError` for one that is not accepted."""
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            fault = error.errors()[0]
-            flag = str(fault["loc"][0]).replace("_", "-")
-            accepted = fault["msg"].removeprefix("Value error, ")
-            raise UsageError(f"--{flag}: {fault['input']!r} is not accepted: {accepted}") from None
+            fault = first_fault(error)
+            flag = fault.key.partition(".")[0].replace("_", "-")
+            raise UsageError(f"--{flag}: {fault.value!r} is not accepted: {fault.accepted}") from None
 
     @field_validator("model_shape")
     @classmethod
@@ -57,21 +60,21 @@ class BenchmarkSettings(Strict):
     @classmethod
     def _known_sides(cls, value: list[str] | None) -> list[str] | None:
         if unknown := [name for name in value or [] if name not in SIDES]:
-            raise ValueError(f"{unknown[0]} is none of {', '.join(SIDES)}")
+            raise ValueError(f"{unknown[0]} is not one of {', '.join(SIDES)}")
         return value
 
-    def member(self) -> LlamaSettings:
-        """Returns the Llama member that is measured: it encodes the rows, as the adapter was trained to read them.
+    def member(self) -> ClassifierSettings:
+        """Returns the classifier that is measured; it encodes rows as it was trained to read them.
 
-        Raises `UsageError` where the adapter cannot be had.
+        Raises `UsageError` where the model or the adapter is not found.
         """
-        trained = read_scoring(self.adapter) if self.adapter and not self.model_shape else {}
+        trained = {} if self.model_shape else read_scoring(self.model, self.adapter)
         asked = {key: trained[key] for key in (*AS_TRAINED, *AS_NOTED) if key in trained}
         named = {"model": self.model, "adapter": self.adapter, "max_length": self.max_length}
-        return LlamaSettings.model_validate({"kind": "llama", **asked, **named})
+        return ClassifierSettings.model_validate({"kind": "classifier", **asked, **named})
 
     def row_count(self, cuda: bool) -> int:
-        """Returns how many rows are scored, by default as many as take some ten seconds."""
+        """Returns how many rows are scored; the default takes about ten seconds."""
         return self.rows or (128 if cuda else 16)
 
     def batch_rows(self, cuda: bool) -> int:
@@ -83,7 +86,7 @@ class BenchmarkSettings(Strict):
         return self.batch_tokens or (MOST_BATCH_TOKENS if cuda else CPU_BATCH_TOKENS)
 
     def chosen_sides(self, cuda: bool) -> list[str]:
-        """Returns the sides to run: those asked for, else those that suit the device; vLLM where it is installed."""
+        """Returns the sides to run: those requested, else the defaults of the device, with vLLM if it is installed."""
         if self.sides is not None:
             return self.sides
         has_vllm = self.vllm_python is not None or find_spec("vllm") is not None

@@ -1,4 +1,4 @@
-"""What a decoder's forward pass must compute, counted from its configuration."""
+"""Counts the operations of a decoder's forward pass from its configuration."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RANDOM: dict[str, dict[str, int]] = {
         "max_position_embeddings": 8192,
     },
 }
-"""Configurations that a randomly initialised model can be built from, so that speed is measured without weights."""
+"""Configurations of randomly initialised models, to measure speed without weights."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,10 @@ class Shape:
         ]
 
     def operations(self, lengths: np.ndarray) -> float:
-        """Returns the floating-point operations of rows of `lengths` tokens: products with weights, causal attention.
+        """Returns the floating-point operations for rows of `lengths` tokens: products with weights, causal attention.
 
-        This is the plain model's work, a multiplication and an addition counting 2; the embedding, the head, norms and
-        other element-wise steps are left out. Who skips what the result does not need gains by it.
+        This is the work of the plain model, where a multiplication and an addition count as 2, without embedding, head
+        and element-wise steps. A side that skips unneeded work counts as faster.
         """
         weights = sum(inputs * outputs for group in self.products for inputs, outputs in group)
         seen = (lengths.astype(np.float64) * (lengths + 1) / 2).sum()  # pairs of tokens of which one sees the other

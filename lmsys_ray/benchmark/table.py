@@ -16,50 +16,51 @@ from rich.console import Console
 from rich.table import Table
 
 from lmsys_ray.benchmark.benchmark import Measurements
+from lmsys_ray.benchmark.comparisons import Comparison, comparison
 from lmsys_ray.benchmark.settings import BenchmarkSettings
-from lmsys_ray.benchmark.sides import BASELINE, FEATURES, JOB, SIDES, peak_of
+from lmsys_ray.benchmark.sides.registry import BASELINE, ENCODER, FEATURES, JOB, REWARD, SIDES, peak_of
 
 _WIDTH_OF_FILES = 160
 
 
 @dataclass(frozen=True)
 class Figures:
-    """One side's; each is the median over the rounds, a share or a ratio that of the rounds' shares or ratios."""
+    """The figures of one side; each is the median over the rounds, shares and ratios computed for each round."""
 
     rows_per_second: float
     tokens_per_second: float
-    """Real tokens."""
+    """Without padding."""
     padding_share: float
     peak_share: float | None
-    """Of the matrix products' speed as measured in the same round."""
+    """The share of the speed of matrix products in the same round."""
     memory: int
-    """Bytes, the most over all rounds."""
+    """Bytes, the maximum over all rounds."""
     difference: float | None
-    """The largest in probability against fp32, one row at a time."""
+    """The largest difference of a probability from fp32, one row at a time."""
     ratio: float | None
-    """Rows per second against the notebook's loop in the same round."""
+    """Rows per second relative to the notebook's loop in the same round."""
     seconds: list[float]
 
 
 def figures(found: Measurements, cuda: bool) -> dict[str, Figures]:
-    """Returns the figures of every side that came through all its rounds."""
+    """Returns the figures of every side that completed all its rounds."""
     lengths = found.rows.lengths
     work = found.shape.operations(lengths)
-    base = [turn.seconds for turn in found.turns.get(BASELINE, [])]
+    base = [run.seconds for run in found.runs.get(BASELINE, [])]
     result = {}
     for name in SIDES:
-        turns = found.turns.get(name, [])
-        if not turns or name in found.failures:
+        runs = found.runs.get(name, [])
+        if not runs or name in found.failures:
             continue
-        seconds = [turn.seconds for turn in turns]
-        peaks = [turn.answer["operations_per_second"] for turn in found.turns.get(peak_of(name, cuda), [])]
+        seconds = [run.seconds for run in runs]
+        peaks = [run.answer["operations_per_second"] for run in found.runs.get(peak_of(name, cuda), [])]
         result[name] = Figures(
             rows_per_second=len(lengths) / median(seconds),
             tokens_per_second=int(lengths.sum()) / median(seconds),
-            padding_share=1 - int(lengths.sum()) / turns[-1].answer["slots"],
+            padding_share=1 - int(lengths.sum()) / runs[-1].answer["slots"],
             peak_share=_median([work / second / peak for second, peak in zip(seconds, peaks, strict=False)]),
-            memory=max(turn.memory for turn in turns),
-            difference=_difference(found, turns[-1].answer["probabilities"]),
+            memory=max(run.memory for run in runs),
+            difference=_difference(found, runs[-1].answer["probabilities"]),
             ratio=_median([first / second for first, second in zip(base, seconds, strict=False)]),
             seconds=seconds,
         )
@@ -67,30 +68,40 @@ def figures(found: Measurements, cuda: bool) -> dict[str, Figures]:
 
 
 def feature_figures(found: Measurements) -> dict[str, dict[str, float]]:
-    """Returns rows per second and the most memory, in bytes, beyond what was there before, of the features' sides."""
+    """Returns rows per second, and the peak memory in bytes above that before, of the feature sides."""
     result = {}
     for name in FEATURES:
-        turns = found.turns.get(name, [])
-        if turns and name not in found.failures:
+        runs = found.runs.get(name, [])
+        if runs and name not in found.failures:
             result[name] = {
-                "rows_per_second": median(turn.answer["rows"] / turn.seconds for turn in turns),
-                "memory": max(turn.memory - turn.answer["before"] for turn in turns),
-                "sum": turns[-1].answer["sum"],
+                "rows_per_second": median(run.answer["rows"] / run.seconds for run in runs),
+                "memory": max(run.memory - run.answer["before"] for run in runs),
+                "sum": runs[-1].answer["sum"],
             }
     return result
 
 
 def job_figures(found: Measurements) -> dict[str, float]:
-    """Returns tokens per second of the scorer alone and of the job, and the share by which the job is slower.
+    """Returns tokens per second of the scorer alone and of the job, and by which share the job is slower.
 
-    The share is the median of the rounds' shares. Empty where either side did not come through.
+    The share is the median over the rounds. Empty where either side did not complete.
     """
-    rates = [[t.answer["tokens"] / t.answer["seconds"] for t in found.turns.get(name, [])] for name in JOB]
+    rates = [[t.answer["tokens"] / t.answer["seconds"] for t in found.runs.get(name, [])] for name in JOB]
     if not all(rates) or found.failures.keys() & JOB.keys():
         return {}
     alone, job = rates
     overhead = median(1 - slower / faster for faster, slower in zip(alone, job, strict=True))
     return {**{name: median(rate) for name, rate in zip(JOB, rates, strict=True)}, "overhead": overhead}
+
+
+def reward_figures(found: Measurements) -> Comparison | None:
+    """Returns what it saves to compute the prompt of both sequences of a row once; None where a side has no figures."""
+    return comparison(found, REWARD, sequences=2)
+
+
+def encoder_figures(found: Measurements) -> Comparison | None:
+    """Returns what sorted micro-batches save an encoder; None where a side has no figures."""
+    return comparison(found, ENCODER)
 
 
 def _median(values: list[float]) -> float | None:
@@ -104,20 +115,27 @@ def _difference(found: Measurements, probabilities: list[list[float]]) -> float 
 
 
 def show(found: Measurements, cuda: bool) -> None:
-    """Prints the tables, and below them which sides failed and why."""
+    """Prints the tables, and after them which sides failed and why."""
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console = Console(highlight=False, markup=False, width=_WIDTH_OF_FILES)
     console.print(_sides_table(figures(found, cuda)))
-    for name, turns in found.turns.items():
+    for name, runs in found.runs.items():
         if name.startswith("peak:"):
-            speed = median(turn.answer["operations_per_second"] for turn in turns)
+            speed = median(run.answer["operations_per_second"] for run in runs)
             console.print(f"{name}: {speed / 1e9:,.0f} GFLOP/s in the model's own products")
     if features := feature_figures(found):
         console.print(_features_table(features))
     if job := job_figures(found):
         console.print(_job_table(job))
         console.print(f"the job is {job['overhead']:.1%} slower than its scorer alone")
+    if reward := reward_figures(found):
+        title = f"a reward model's rows: {reward.rows:,} of {found.task.long_prompts:,} with prompts of half the tokens"
+        console.print(_comparison_table(title, REWARD, reward))
+        console.print(_reward_sentence(reward))
+    if encoder := encoder_figures(found):
+        console.print(_comparison_table(f"an encoder of MiniLM's sizes: {encoder.rows:,} rows", ENCODER, encoder))
+        console.print(_encoder_sentence(encoder))
     for name, reason in found.failures.items():
         console.print(f"not measured: {name}: {reason}", soft_wrap=True)
 
@@ -153,6 +171,34 @@ def _job_table(job: dict[str, float]) -> Table:
     return table
 
 
+def _comparison_table(title: str, sides: dict[str, str], figures: Comparison) -> Table:
+    table = _table(title, ["", "rows/s", "tokens", "computed"])
+    for name, said in sides.items():
+        numbers = f"{figures.rows_per_second[name]:,.2f}", f"{figures.tokens:,}", f"{figures.computed[name]:,}"
+        table.add_row(f"{name}: {said}", *numbers)
+    return table
+
+
+def _reward_sentence(figures: Comparison) -> str:
+    ratio = figures.time_per_token
+    relation = "" if ratio is None else f", {ratio:.2f} times as much"
+    saved = (
+        f"one call saves {figures.tokens_saved:.1%} of the tokens and {figures.time_saved:.1%} of the time{relation}"
+    )
+    return f"{saved}; {_agreement(figures)}"
+
+
+def _encoder_sentence(figures: Comparison) -> str:
+    return f"sorted rows are {figures.ratio:.2f} times as fast as padded ones; {_agreement(figures)}"
+
+
+def _agreement(figures: Comparison) -> str:
+    """Says how far the outputs of both sides differ."""
+    said = f"outputs differ by {figures.difference:.1e} at most, "
+    allowed = f"{figures.allowed:.1e}"
+    return said + (f"{allowed} is allowed" if figures.equal else f"more than the {allowed} allowed: not comparable")
+
+
 def _table(title: str, columns: list[str]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
     for place, column in enumerate(columns):
@@ -163,10 +209,11 @@ def _table(title: str, columns: list[str]) -> Table:
 def write(found: Measurements, settings: BenchmarkSettings, cuda: bool, path: Path) -> None:
     """Writes settings, device, figures and every round's seconds as JSON."""
     peaks = {
-        name: [turn.answer["operations_per_second"] for turn in turns]
-        for name, turns in found.turns.items()
+        name: [run.answer["operations_per_second"] for run in runs]
+        for name, runs in found.runs.items()
         if name.startswith("peak:")
     }
+    reward, encoder = reward_figures(found), encoder_figures(found)
     content: dict[str, Any] = {
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": torch.cuda.get_device_name() if cuda else f"{_processor()}, {found.task.threads} threads",
@@ -178,6 +225,8 @@ def write(found: Measurements, settings: BenchmarkSettings, cuda: bool, path: Pa
         "peaks": peaks,
         "features": feature_figures(found),
         "job": job_figures(found),
+        "reward": {"long_prompts": found.task.long_prompts, **asdict(reward)} if reward else {},
+        "encoder": asdict(encoder) if encoder else {},
         "failed": found.failures,
     }
     path.parent.mkdir(parents=True, exist_ok=True)

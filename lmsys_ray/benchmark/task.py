@@ -1,4 +1,4 @@
-"""The folder that the sides of a benchmark share: a checkpoint, the rows, and how they are to be scored."""
+"""The folder that the sides of a benchmark share: a checkpoint, the rows, and how to score them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lmsys_ray.benchmark.rows import Rows
 from lmsys_ray.benchmark.shape import Shape
+from lmsys_ray.engine.ragged import RaggedIds
 
 
 @dataclass(frozen=True)
-class Task:
-    """What every side is told."""
+class BenchmarkTask:
+    """What all sides need to know."""
 
     folder: str
     max_length: int
@@ -22,11 +22,13 @@ class Task:
     """Rows of a batch of the plain sides."""
     threads: int
     clock: str
-    """One of `worker.CLOCKS`."""
+    """One of `side_process.CLOCKS`."""
     columns: list[int]
     """The columns of the head that hold a, b and tie."""
     checked: int
-    """The first so many rows are compared with fp32."""
+    """How many of the first rows are compared with fp32."""
+    long_prompts: int = 0
+    """From how many rows of the input, all with long prompts, the rows of the reward sides were chosen."""
 
     @property
     def checkpoint(self) -> Path:
@@ -35,6 +37,7 @@ class Task:
 
     @property
     def rows_file(self) -> Path:
+        """Where the rows lie that every side scores."""
         return Path(self.folder) / "rows.npz"
 
     @property
@@ -54,18 +57,37 @@ class Task:
 
     @property
     def member_file(self) -> Path:
-        """The settings of their Llama member."""
+        """The settings of their classifier."""
         return Path(self.folder) / "member.json"
 
-    def rows(self) -> Rows:
-        return Rows.load(self.rows_file)
+    @property
+    def reward_file(self) -> Path:
+        """The sequences of the reward sides: those of all rows with response A, then those with B."""
+        return Path(self.folder) / "reward.npz"
+
+    @property
+    def encoder(self) -> Path:
+        """A transformers directory: the classifier of the encoder sides."""
+        return Path(self.folder) / "encoder"
+
+    @property
+    def encoder_file(self) -> Path:
+        """The encoded rows of the encoder sides."""
+        return Path(self.folder) / "encoder.parquet"
+
+    def rows(self) -> RaggedIds:
+        """Returns the rows that every side scores."""
+        return RaggedIds.load(self.rows_file)
 
     def shape(self) -> Shape:
+        """Returns the sizes of the model."""
         return Shape.of(json.loads((self.checkpoint / "config.json").read_text(encoding="utf-8")))
 
     def save(self) -> None:
+        """Writes the task for a side's process."""
         (Path(self.folder) / "task.json").write_text(json.dumps(asdict(self)), encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: str) -> Task:
+    def load(cls, folder: str) -> BenchmarkTask:
+        """Returns the task that `save` wrote into a folder."""
         return cls(**json.loads((Path(folder) / "task.json").read_text(encoding="utf-8")))

@@ -1,1 +1,1 @@
-"""Judges a run against labels: scores with intervals, slices, calibration, position bias, and a better blend."""
+"""Evaluates a run against labels: metrics with intervals, slices, calibration, position bias, and a fitted blend."""

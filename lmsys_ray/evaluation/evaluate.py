@@ -1,51 +1,53 @@
-"""Judges what a run predicted against what people preferred."""
+"""Evaluates what a run predicted against what people preferred."""
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
-from lmsys_ray import CLASSES
-from lmsys_ray.blend import normalised
-from lmsys_ray.config import Settings
-from lmsys_ray.evaluation.fitting import Mix, cross_fitted, fit_mix
-from lmsys_ray.evaluation.joined import Counts, Joined
+from lmsys_ray.ensemble.blend import normalise
+from lmsys_ray.ensemble.blend_methods import Blend, Method
+from lmsys_ray.evaluation.blend_fit import Mix, fit_blend, fit_mix
+from lmsys_ray.evaluation.cross_fitting import Fitted, Members, cross_fitted, folds_of, unfitted_because
+from lmsys_ray.evaluation.labelled_scores import Counts, LabelledScores
 from lmsys_ray.evaluation.mix_search import TEMPERATURES
-from lmsys_ray.evaluation.position import position_bias
-from lmsys_ray.metrics import Estimate, at_floor, class_shares, judge, log_losses
-from lmsys_ray.training.folds import grouped_folds
+from lmsys_ray.evaluation.position_bias import position_bias
+from lmsys_ray.metrics import Estimate, at_floor, class_shares, estimate_metrics, log_losses
+from lmsys_ray.scoring.settings import Settings
 
 # Names with a space, which no member can have.
 PRIOR = "class prior"
 IN_USE = "blend in use"
 FITTED = "fitted blend"
+FITTED_METHODS: dict[Method, str] = {"linear": FITTED, "geometric": "fitted geometric", "stacked": "fitted stacked"}
 
 NOTHING, EVERYTHING = "nothing", "weights and temperature"
-"""The first and the last key of `Evaluation.fits`."""
-
-FOLDS = 5
-"""Folds of the fitted blends; fewer where there are not enough rows."""
+"""The keys of `Evaluation.fits` for the blend in use and for the linear one with both fitted."""
 
 SMALLEST_SLICE = 30
-"""Rows below which a slice is counted and not judged."""
+"""The fewest rows of a slice for which metrics are estimated."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A mix fitted on all rows, and its worth out of fold: each row blended by a mix fitted without the row's fold."""
+    """A blend fitted on all rows, and its metrics out of fold: each row by a blend that was fitted without its fold."""
 
-    mix: Mix
+    blend: Blend
     blended: np.ndarray
     """Probabilities [rows, 3], out of fold."""
     estimate: Estimate
-    """Of `blended`."""
-    at_bound: bool
-    """Whether a fitted temperature is as low or as high as it is let become."""
+    """The metrics of `blended`."""
+    at_bound: bool = False
+    """Whether a fitted temperature is at its lower or upper bound."""
+    settled: bool = True
+    """False if the solver stopped before a minimum."""
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Some of the rows; `estimates` is empty where they are too few to judge."""
+    """Some of the rows; `estimates` is empty where they are too few."""
 
     rows: int
     prompts: int
@@ -54,45 +56,47 @@ class Slice:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All that was found; estimates are keyed by member name or `PRIOR`, `IN_USE`, `FITTED` (which is out of fold)."""
+    """All results; estimates are keyed by member name, `PRIOR`, `IN_USE` or, out of fold, `FITTED_METHODS`."""
 
     counts: Counts
     prompts: int
     labels: np.ndarray
     predictions: dict[str, np.ndarray]
-    """Probabilities [rows, 3], those of `PRIOR` left out."""
+    """Probabilities [rows, 3], without those of `PRIOR`."""
     overall: dict[str, Estimate]
     slices: dict[str, dict[str, Slice]]
-    """For each way to tell rows apart, such as `source`: its slices, the largest first."""
+    """For each property of rows, such as `source`: its slices, the largest first."""
     margins: dict[tuple[str, str], Estimate]
-    """Metrics of the first, a blend, minus those of the second; paired."""
+    """Paired metrics of the first, a blend, minus those of the second."""
     fits: dict[str, Fit]
-    """Keyed by what was fitted, from `NOTHING`, the blend in use, to `EVERYTHING`; `NOTHING` alone where `unfitted`."""
+    """`NOTHING` for the blend in use, by what was fitted of a linear one up to `EVERYTHING`, and by the other methods;
+    `NOTHING` alone where `unfitted`."""
     unfitted: str | None
-    """Why there is no fitted blend, where there is none."""
+    """Why there is no fitted blend, if there is none."""
     at_floor: dict[str, int]
-    """Of each of `predictions`: rows whose label has a probability so small, or 0, that the log loss is cut off."""
+    """For each of `predictions`: the rows whose label has a probability below the floor of the log loss."""
     position: dict[str, Estimate]
-    """`lmsys_ray.evaluation.position.MEASURES` of the members that scored both orders."""
+    """`lmsys_ray.evaluation.position_bias.MEASURES` of the members that scored both orders."""
     rejected_log_loss: float | None
-    """Log loss of the run's class prior on the labelled rows that it could not score; None where there are none."""
+    """Log loss of the run's class prior on the labelled rows that it could not score; None if there are none."""
     submission_log_loss: float
     """Log loss of the blend in use on the judged rows and of the class prior on the rejected ones, taken together."""
 
 
-def evaluate(joined: Joined, settings: Settings) -> Evaluation:
-    """Judges every member, the blend that `settings` describe and fitted ones on the joined rows.
+def evaluate(joined: LabelledScores, settings: Settings) -> Evaluation:
+    """Evaluates every member, the blend that `settings` describe and fitted ones on the joined rows.
 
-    The class prior beside them is the constant answer of least log loss on the very rows of a table, so that a member
-    that merely knows which classes are frequent in a slice does not pass for more.
+    The class prior in each table is the constant prediction with the lowest log loss on the same rows, so that a member
+    which only knows how frequent classes are in a slice shows no gain.
     """
-    unfitted = _unfitted(joined)
-    fits = _fits(joined, settings, None if unfitted else _folds(joined))
-    blends = {IN_USE: fits[NOTHING].blended} | ({} if unfitted else {FITTED: fits[EVERYTHING].blended})
+    unfitted = unfitted_because(joined.labels)
+    fits = _fits(joined, settings, None if unfitted else folds_of(joined.labels, joined.prompts))
+    fitted = {} if unfitted else {FITTED_METHODS[m]: fits[_key(m)].blended for m in FITTED_METHODS}
+    blends = {IN_USE: fits[NOTHING].blended, **fitted}
     predictions = {**joined.members, **blends}
     overall = _estimates(predictions, joined.labels, joined.prompts)
-    pairs = [(blend, name) for blend in blends for name in joined.members]
-    pairs += [] if unfitted else [(FITTED, IN_USE)]
+    pairs = [(blend, name) for blend in (IN_USE, FITTED) if blend in blends for name in joined.members]
+    pairs += [(blend, IN_USE) for blend in fitted] + [(blend, FITTED) for blend in fitted if blend != FITTED]
     losses = [log_losses(blends[IN_USE], joined.labels), _prior_losses(joined.rejected_labels, settings)]
     return Evaluation(
         counts=joined.counts,
@@ -111,50 +115,56 @@ def evaluate(joined: Joined, settings: Settings) -> Evaluation:
     )
 
 
-def _unfitted(joined: Joined) -> str | None:
-    """Returns why the rows cannot be cut into folds, across which blends are fitted and judged; None where they can."""
-    for name, rows in zip(CLASSES, np.bincount(joined.labels, minlength=len(CLASSES)), strict=True):
-        if rows == 1:
-            return f"class {name} has 1 labelled row; fitted blends are judged across folds, which takes 2 of a class"
-    return None
+def _key(method: Method) -> str:
+    """Returns the key in `Evaluation.fits` of the fitted blend of a method."""
+    return EVERYTHING if method == "linear" else method
 
 
-def _fits(joined: Joined, settings: Settings, folds: np.ndarray | None) -> dict[str, Fit]:
-    """Returns the blend in use and, where there are folds, the fitted ones."""
-    weights = normalised({name: settings.members[name].weight for name in joined.members})
-    temperature = settings.temperature
-    in_use = Mix(weights, temperature)
+def _fits(joined: LabelledScores, settings: Settings, folds: np.ndarray | None) -> dict[str, Fit]:
+    """Returns the blend in use and, if there are folds, the fitted ones."""
+    in_use = settings.blending()
+    weights = normalise({name: settings.members[name].weight for name in joined.members})
     blended = in_use.of(joined.members)
-    fits = {NOTHING: Fit(in_use, blended, judge(blended, joined.labels, joined.prompts), at_bound=False)}
+    shown = replace(in_use, weights=weights)
+    fits = {NOTHING: Fit(shown, blended, estimate_metrics(blended, joined.labels, joined.prompts))}
     if folds is None:
         return fits
-    held: dict[str, tuple[dict[str, float] | None, float | None]] = {
-        "weights": (None, temperature),
-        "temperature": (weights, None),
-        EVERYTHING: (None, None),
-    }
-    for fitted, (held_weights, held_temperature) in held.items():
-        mix = fit_mix(joined.members, joined.labels, held_weights, held_temperature)
-        blended = cross_fitted(joined.members, joined.labels, folds, held_weights, held_temperature)
-        bound = held_temperature is None and mix.temperature in TEMPERATURES
-        fits[fitted] = Fit(mix, blended, judge(blended, joined.labels, joined.prompts), bound)
+    held: dict[str, Callable[[Members, np.ndarray], Mix]] = {EVERYTHING: fit_mix}
+    if in_use.method == "linear" and not in_use.prior_weight:
+        held = {
+            "weights": partial(fit_mix, temperature=in_use.temperature),
+            "temperature": partial(fit_mix, weights=weights),
+            **held,
+        }
+    for fitted, fit in held.items():
+        mix = fit(joined.members, joined.labels)
+        bound = fitted != "weights" and mix.temperature in TEMPERATURES
+        fits[fitted] = _fit(joined, Blend(mix.weights, mix.temperature), fit, folds, bound, mix.settled)
+    for method in ("geometric", "stacked"):
+        fit_method = partial(fit_blend, method)
+        blend = fit_method(joined.members, joined.labels)
+        fits[method] = _fit(joined, blend, fit_method, folds, blend.temperature in TEMPERATURES)
     return fits
 
 
-def _folds(joined: Joined) -> np.ndarray:
-    """Returns the fold of each row [rows]: `FOLDS` of them, fewer where a class or the prompts are too few."""
-    classes = np.bincount(joined.labels)
-    return grouped_folds(
-        joined.labels, joined.prompts, min(FOLDS, len(np.unique(joined.prompts)), classes[classes > 0].min())
-    )
+def _fit(
+    joined: LabelledScores,
+    blend: Blend,
+    fit: Callable[[Members, np.ndarray], Fitted],
+    folds: np.ndarray,
+    at_bound: bool,
+    settled: bool = True,
+) -> Fit:
+    blended = cross_fitted(joined.members, joined.labels, folds, fit)
+    return Fit(blend, blended, estimate_metrics(blended, joined.labels, joined.prompts), at_bound, settled)
 
 
 def _estimates(predictions: dict[str, np.ndarray], labels: np.ndarray, prompts: np.ndarray) -> dict[str, Estimate]:
     prior = np.tile(class_shares(labels), (len(labels), 1))
-    return {name: judge(p, labels, prompts) for name, p in {PRIOR: prior, **predictions}.items()}
+    return {name: estimate_metrics(p, labels, prompts) for name, p in {PRIOR: prior, **predictions}.items()}
 
 
-def _slices(predictions: dict[str, np.ndarray], joined: Joined, names: np.ndarray) -> dict[str, Slice]:
+def _slices(predictions: dict[str, np.ndarray], joined: LabelledScores, names: np.ndarray) -> dict[str, Slice]:
     known = names[names != None]  # noqa: E711 - compares each element
     slices = {}
     for name, rows in Counter(known.tolist()).most_common():

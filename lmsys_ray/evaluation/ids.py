@@ -1,6 +1,6 @@
 """Finds a run's ids among those of the labels, also where the labels have 123.0 for 123.
 
-pandas makes a column of whole numbers with gaps one of floats, and writes it that way.
+pandas turns a column of whole numbers with gaps into floats, and writes it that way.
 """
 
 import re
@@ -11,14 +11,14 @@ import pyarrow.compute as pc
 from lmsys_ray.errors import RunError
 
 _EXACT_BELOW = 1 << 53
-"""Whole numbers from here on are not exact as floats: two of them may have become one."""
+"""From here on whole numbers are not exact as floats: two may have become equal."""
 
 _WHOLE = re.compile(r"(-?\d+)\.0")
 _FLOAT = re.compile(r"-?\d+\.0|-?\d+(\.\d+)?e\+\d+", re.IGNORECASE)
 
 
 class LabelIds:
-    """The distinct ids of a labels file; `found` and `found_as_whole` count those that were looked up in it."""
+    """The distinct ids of a labels file; `found` and `found_as_whole` count the ids of a run that it has."""
 
     def __init__(self, ids: pa.Array) -> None:
         self._ids = ids
@@ -27,7 +27,7 @@ class LabelIds:
         self.found_as_whole = 0
 
     def places(self, ids: pa.ChunkedArray) -> pa.ChunkedArray:
-        """Returns where the labels have each of a run's ids, null where they have it not [rows]."""
+        """Returns the place in the labels of each of a run's ids, null where they lack it [rows]."""
         exact = pc.index_in(ids, value_set=self._ids)
         self.found += len(exact) - exact.null_count
         if self._whole is None:
@@ -37,7 +37,7 @@ class LabelIds:
         return pc.coalesce(exact, whole)
 
     def check(self, run: str) -> None:
-        """Raises `RunError` where some ids were found as they stand and others as whole numbers."""
+        """Raises `RunError` where some ids were found unchanged and others as whole numbers."""
         if self.found and self.found_as_whole:
             raise RunError(
                 f"the ids of the labels were written as floats, such as {self._ids[0]}, and {run} has {self.found:,} "
@@ -45,7 +45,7 @@ class LabelIds:
             )
 
     def missed(self, run: str, example: str | None) -> RunError:
-        """Returns the error of labels of which `run`, with ids such as `example`, has none."""
+        """Returns the error for labels of which `run`, with ids such as `example`, has none."""
         shown = next((str(i) for i in self._ids if _FLOAT.fullmatch(str(i))), None)
         if shown is None:
             remedy = "give the labels of the rows that were scored"

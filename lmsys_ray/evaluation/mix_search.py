@@ -1,11 +1,8 @@
-"""The search behind `fitting`: which weights and temperature give the least log loss.
+"""The search behind `blend_fit`: which weights and temperature give the lowest log loss, `log_losses` of `tempered`.
 
-For a temperature other than 1 the log loss of a blend is not convex in the weights, and members of different sharpness
-give it several minima: all-round starts are tried before the best are followed down. What is minimised is what is
-reported, `log_losses` of `tempered`, floor included.
-
-A weight is followed by its logarithm, for members need weights of 0.5 and of 0.0001 alike, and a class that one member
-alone holds possible makes the loss steep near 0. Exactly 0 it can become only by being left out, which is tried.
+For temperatures other than 1 the log loss is not convex in the weights and may have several minima, so that many starts
+are tried and the best are minimised. Weights are optimised by their logarithms, since members need weights of 0.5 and
+of 0.0001 alike; a weight becomes exactly 0 only by leaving the member out, which is tried.
 """
 
 from collections.abc import Iterator
@@ -15,50 +12,50 @@ from itertools import combinations
 import numpy as np
 from scipy.optimize import minimize
 
-from lmsys_ray.blend import tempered
+from lmsys_ray.ensemble.blend import tempered
 from lmsys_ray.metrics import SMALLEST, log_losses
 
 TEMPERATURES = (0.05, 20.0)
-"""Bounds of a fitted temperature. At 20 a blend is close to equal shares, at 0.05 to certainty."""
+"""Bounds of a fitted temperature. At 20 a blend is close to equal probabilities, at 0.05 to certainty."""
 
 LEAST_WEIGHT = 1e-6
-"""Bound of a fitted weight that is not 0, relative to the largest."""
+"""The lower bound of a fitted weight other than 0, relative to the largest."""
 
 _TRIED_TEMPERATURES = np.geomspace(1 / 16, 16, 9)
 _PAIR_RATIOS = np.exp([0, 1.5, 4, 7, 11])
 _DRAWS = 8
-"""Tried weights of three members and more: so many near each other, so many over the whole range."""
+"""How many weights of three or more members are tried near each other, and as many over the whole range."""
 
 _SCANNED_ROWS = 1_000
 _SEARCHED_ROWS = 20_000
-"""Rows on which the minima are found; on all rows the best of them are followed further."""
+"""Rows on which minima are found; the best of them are then refined on all rows."""
 
 _FOLLOWED = 12
 _OF_A_SET = 3
-"""Starts that are followed: so many, of each set of two members and more at most so many."""
+"""How many starts are minimised, in total and for each set of two or more members."""
 
 _NEAR = 1.5
-"""Starts of a set differ by more than this in the logarithm of a weight or of the temperature."""
+"""Starts of the same set differ by more than this in the logarithm of a weight or the temperature."""
 
 _THINNED = 2
 _SMALL_WEIGHT = 0.02
-"""Below this share it is tried to leave a member out."""
+"""Members with less than this weight are tried without."""
 
 _QUICKLY = {"maxiter": 100, "ftol": 1e-9, "gtol": 1e-6, "maxls": 40}
 _PRECISELY = {"maxiter": 500, "ftol": 1e-13, "gtol": 1e-8, "maxls": 40}
 _FLAT = 1e-4
-"""Slope, in nats per unit of log weight and log temperature, at which a minimum counts as reached."""
+"""The slope, in nats per unit of log weight and log temperature, below which a minimum counts as reached."""
 
 
 @dataclass(frozen=True)
-class Found:
+class Candidate:
     """A mix and its log loss; `weights` [members] sum to 1."""
 
     loss: float
     weights: np.ndarray
     temperature: float
     settled: bool
-    """Whether this is a minimum, and the solver did not stop before it."""
+    """Whether this is a minimum, rather than where the solver stopped before one."""
 
 
 @dataclass(frozen=True)
@@ -68,25 +65,25 @@ class Search:
     stacked: np.ndarray
     labels: np.ndarray
     weights: np.ndarray | None
-    """Held, where given."""
+    """Held fixed, if given."""
     temperature: float | None
-    """Held, where given."""
+    """Held fixed, if given."""
 
-    def least(self) -> Found:
-        """Returns the mix of least log loss of all those that are tried."""
+    def minimum(self) -> Candidate:
+        """Returns the best mix of all those that are tried."""
         part = self._part(_SEARCHED_ROWS)
-        tried = sorted((part.followed(*start) for start in part.starts()), key=_loss)
-        thinned = sorted((part.thinned(found) for found in tried[:_THINNED]), key=_loss)
+        tried = sorted((part.descend(*start) for start in part.starts()), key=_loss)
+        thinned = sorted((part.pruned(found) for found in tried[:_THINNED]), key=_loss)
         if len(part.labels) < len(self.labels):
             whole = [(found.weights, found.temperature) for found in (thinned[0], tried[0])]
             if self.weights is None:
-                # A member that the part could do without may be the only one to hold possible what a rare row shows.
+                # A member that these rows do not need may be the only one to give a rare row's class a probability.
                 whole.append((np.maximum(thinned[0].weights, 1 / len(self.labels)), thinned[0].temperature))
-            thinned = [self.thinned(min((self.followed(*start) for start in whole), key=_loss))]
-        return self.followed(thinned[0].weights, thinned[0].temperature, _PRECISELY)
+            thinned = [self.pruned(min((self.descend(*start) for start in whole), key=_loss))]
+        return self.descend(thinned[0].weights, thinned[0].temperature, _PRECISELY)
 
     def starts(self) -> Iterator[tuple[np.ndarray, float]]:
-        """Yields weights and a temperature to begin from: the best tried ones of different sets of members."""
+        """Yields weights and temperatures to start from: the best tried ones of different sets of members."""
         scanned = self._part(_SCANNED_ROWS)
         tried = tried_weights(len(self.stacked)) if self.weights is None else self.weights[None]
         temperatures = _TRIED_TEMPERATURES if self.temperature is None else [self.temperature]
@@ -103,8 +100,8 @@ class Search:
                 if sum(map(len, begun.values())) <= _FOLLOWED or ((weights > 0).all() and len(near) == 1):
                     yield weights, float(temperature)
 
-    def followed(self, weights: np.ndarray, temperature: float, options: dict[str, float] = _QUICKLY) -> Found:
-        """Returns the minimum to which the slope leads from a mix; a weight of 0 stays 0."""
+    def descend(self, weights: np.ndarray, temperature: float, options: dict[str, float] = _QUICKLY) -> Candidate:
+        """Returns the local minimum from a mix, by gradient descent (L-BFGS-B); a weight of 0 stays 0."""
         chosen = np.flatnonzero(weights)
         logs = np.log(weights[chosen] / weights.max())
         lowest = np.log(LEAST_WEIGHT)
@@ -118,21 +115,21 @@ class Search:
         reached[chosen] = np.exp(result.x[:-1])
         further = np.clip(result.x - result.jac, *np.array(bounds).T) - result.x
         settled = bool(result.success or np.abs(further).max() < _FLAT)
-        return Found(float(result.fun), reached / reached.sum(), float(np.exp(result.x[-1])), settled)
+        return Candidate(float(result.fun), reached / reached.sum(), float(np.exp(result.x[-1])), settled)
 
-    def thinned(self, found: Found) -> Found:
-        """Returns `found` without the members of small weight that do it no good."""
+    def pruned(self, found: Candidate) -> Candidate:
+        """Returns `found` without the members of small weight that do not lower the loss."""
         while self.weights is None:
             small = np.flatnonzero((found.weights > 0) & (found.weights < _SMALL_WEIGHT))
             without = [np.where(np.arange(len(found.weights)) == k, 0, found.weights) for k in small]
-            best = min((self.followed(weights, found.temperature) for weights in without), key=_loss, default=None)
+            best = min((self.descend(weights, found.temperature) for weights in without), key=_loss, default=None)
             if best is None or best.loss > found.loss:
                 break
             found = best
         return found
 
     def _part(self, most: int) -> "Search":
-        """Returns the same on at most so many rows, drawn the same way each time."""
+        """Returns the search on at most `most` rows, the same ones each time."""
         if len(self.labels) <= most:
             return self
         rows = np.sort(np.random.default_rng(0).choice(len(self.labels), most, replace=False))
@@ -140,9 +137,9 @@ class Search:
 
 
 def tried_weights(members: int) -> np.ndarray:
-    """Returns weights [tried, members] for sets of members: each alone, each pair, all, and of up to four every set.
+    """Returns weights [tried, members]: each member alone, each pair, all, and every set of up to four members.
 
-    Even weights as well as such of different orders of magnitude.
+    They include similar weights and weights of different orders of magnitude.
     """
     sizes = range(1, members + 1) if members <= 4 else (1, 2, members)
     random = np.random.default_rng(0)
@@ -185,5 +182,5 @@ def loss_and_slope(x: np.ndarray, stacked: np.ndarray, labels: np.ndarray) -> tu
     return float(log_losses(blended, labels).mean()), np.append(by_weight, by_temperature)
 
 
-def _loss(found: Found) -> float:
+def _loss(found: Candidate) -> float:
     return found.loss

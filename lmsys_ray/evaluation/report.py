@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: its figures as JSON, and the fitted blend as settings that `score.py` takes."""
+"""Writes the results of an evaluation: figures as JSON, and the fitted blend as settings for `score.py`."""
 
 import json
 from collections.abc import Sequence
@@ -8,25 +8,27 @@ from typing import Any
 import yaml
 
 from lmsys_ray import __version__
-from lmsys_ray.config import Settings
-from lmsys_ray.evaluation.diagram import draw_reliability
+from lmsys_ray.ensemble.blend_methods import Blend
 from lmsys_ray.evaluation.evaluate import EVERYTHING, NOTHING, Evaluation, Slice
-from lmsys_ray.evaluation.fitting import Mix, rounded
-from lmsys_ray.evaluation.position import MEASURES
+from lmsys_ray.evaluation.position_bias import MEASURES
+from lmsys_ray.evaluation.reliability_diagram import draw_reliability
+from lmsys_ray.evaluation.rounding import rounded
+from lmsys_ray.evaluation.tables import in_words
 from lmsys_ray.metrics import LEVEL, METRICS, RESAMPLES, SMALLEST, Estimate
-from lmsys_ray.run import RunDirectory
-from lmsys_ray.storage import AnyPath, make_folder, remove, write_bytes, written_whole
+from lmsys_ray.run_directory.layout import RunDirectory
+from lmsys_ray.scoring.settings import Settings
+from lmsys_ray.storage.files import AnyPath, atomic_file, make_folder, remove, write_bytes
 
 Json = dict[str, Any]
 
 BLEND = "blend.yaml"
-"""The settings that blend the run anew."""
+"""The file of settings that blend the run anew."""
 
 
 def write_report(evaluation: Evaluation, settings: Settings, run: RunDirectory, folder: AnyPath) -> None:
-    """Writes evaluation.json, reliability.png and blend.yaml into `folder`, each whole.
+    """Writes evaluation.json, reliability.png and blend.yaml into `folder`, each atomically.
 
-    Without a fitted blend there is no blend.yaml; one that an earlier evaluation left is removed.
+    Without a fitted blend there is no blend.yaml; one from an earlier evaluation is removed.
     """
     make_folder(folder)
     write_bytes(
@@ -35,8 +37,8 @@ def write_report(evaluation: Evaluation, settings: Settings, run: RunDirectory, 
     if evaluation.unfitted:
         remove(folder / BLEND)
     else:
-        write_bytes(folder / BLEND, blend_settings(settings, evaluation.fits[EVERYTHING].mix, str(run.path)).encode())
-    with written_whole(folder / "reliability.png") as aside:
+        write_bytes(folder / BLEND, blend_settings(settings, evaluation.fits[EVERYTHING].blend, str(run.path)).encode())
+    with atomic_file(folder / "reliability.png") as aside:
         draw_reliability(evaluation, aside)
 
 
@@ -57,7 +59,8 @@ def as_json(evaluation: Evaluation) -> Json:
         ],
         "fits": {
             fitted: {
-                **asdict(fit.mix),
+                **_parameters(fit.blend),
+                "settled": fit.settled,
                 "temperature_at_bound": fit.at_bound,
                 "out_of_fold": _figures(fit.estimate, METRICS),
                 "over_blend_in_use": _figures(fit.estimate - in_use, METRICS),
@@ -75,6 +78,16 @@ def as_json(evaluation: Evaluation) -> Json:
     }
 
 
+def _parameters(blend: Blend) -> Json:
+    """Returns what settings say of a blend, the prior itself left out."""
+    values: Json = {"blend": blend.method, "weights": dict(blend.weights), "temperature": blend.temperature}
+    if blend.stacking:
+        pairs = blend.stacking.members.items()
+        members = {name: {"preference": preference, "tie": tie} for name, (preference, tie) in pairs}
+        values = {**values, "weights": None, "stacking": {"tie": blend.stacking.tie, "members": members}}
+    return {**values, "prior_weight": blend.prior_weight}
+
+
 def _all_metrics(estimates: dict[str, Estimate]) -> Json:
     return {name: _figures(estimate, METRICS) for name, estimate in estimates.items()}
 
@@ -88,22 +101,19 @@ def _figures(estimate: Estimate, names: Sequence[str]) -> Json:
     return {name: {"value": round(v, 6), "low": round(low, 6), "high": round(high, 6)} for name, v, low, high in rows}
 
 
-def blend_settings(settings: Settings, mix: Mix, output: str) -> str:
-    """Returns `settings` with the weights and temperature of `mix` as YAML, complete.
+def blend_settings(settings: Settings, blend: Blend, output: str) -> str:
+    """Returns `settings` with the weights and temperature of `blend`, a linear one, as YAML, complete.
 
-    `output` names the run directory to blend anew, wherever it was written first. A member that the mix does not know
-    (it has weight 0 and was not scored) stays out of the blend.
+    `output` is the run directory to blend anew, which may have moved. A member that is not in the blend (it has weight
+    0 and was not scored) stays out of it.
     """
     values = settings.model_dump(mode="json")
     for name, member in values["members"].items():
-        member["weight"] = rounded(mix.weights.get(name, 0.0))
-    values |= {"output": output, "temperature": mix.temperature}
+        member["weight"] = rounded(blend.weights.get(name, 0.0))
+    values |= {"output": output, "temperature": blend.temperature, "blend": blend.method, "prior_weight": 0.0}
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
 def verdict(evaluation: Evaluation, first: str, second: str) -> str:
-    """Says in words whether the log loss of `first` is below that of `second`, by the interval of their difference."""
-    low, high = evaluation.margins[first, second].intervals()[:, METRICS.index("log_loss")]
-    if high < 0:
-        return "better"
-    return "worse" if low > 0 else "no clear difference"
+    """Returns in words whether `first` has a lower log loss than `second`, by the interval of their difference."""
+    return in_words(evaluation.margins[first, second])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import tiny_llama
+from tests.members.samples import CHAT
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 def test_the_command_measures_every_side(tmp_path: Path) -> None:
     sizes = {"max_position_embeddings": 256, "hidden_size": 64, "intermediate_size": 128}
     model = tiny_llama.make_model(tmp_path / "model", **sizes)
+    (model / "chat_template.jinja").write_text(CHAT)
     adapter = tiny_llama.make_adapter(tmp_path / "adapter", **sizes)
     sides = ["notebook", "dynamic", "sorted", "packed", "int8_dynamic"]
     rows = [
@@ -24,6 +26,7 @@ def test_the_command_measures_every_side(tmp_path: Path) -> None:
     ]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     size = ["--rows", "6", "--max-length", "128", "--repeats", "2", "--input", "in.jsonl", "--job-rows", "130"]
+    size += ["--reward-rows", "3", "--encoder-rows", "4"]
     output = tmp_path / "figures.json"
     command = [sys.executable, str(ROOT / "jobs" / "benchmark.py"), "--model", str(model), "--adapter", str(adapter)]
     done = subprocess.run(
@@ -48,6 +51,14 @@ def test_the_command_measures_every_side(tmp_path: Path) -> None:
     assert content["features"]["features:sparse"]["rows_per_second"] > 0
     assert content["job"].keys() == {"job:alone", "job:distributed", "overhead"}
     assert min(content["job"]["job:alone"], content["job"]["job:distributed"]) > 0
+    reward, encoder = content["reward"], content["encoder"]
+    assert reward["rows"] == 3
+    assert encoder["rows"] == 4
+    assert reward["long_prompts"] >= 3
+    assert reward["tokens_saved"] > 0
+    assert all(pair["difference"] <= pair["allowed"] and pair["ratio"] > 0 for pair in (reward, encoder))
+    assert "of the tokens and" in done.stdout
+    assert "times as fast as padded ones" in done.stdout
     assert "the whole job, distributed" in done.stdout
 
 

@@ -7,33 +7,41 @@ import numpy as np
 import pytest
 
 from lmsys_ray.benchmark.benchmark import Measurements
-from lmsys_ray.benchmark.plain_side import padded, plan
-from lmsys_ray.benchmark.rows import Rows
 from lmsys_ray.benchmark.settings import BenchmarkSettings
 from lmsys_ray.benchmark.shape import RANDOM, Shape
-from lmsys_ray.benchmark.table import feature_figures, figures, job_figures, write
-from lmsys_ray.benchmark.task import Task
-from lmsys_ray.benchmark.worker import Turn
+from lmsys_ray.benchmark.side_process import SideRun
+from lmsys_ray.benchmark.sides.transformers import padded, plan
+from lmsys_ray.benchmark.table import (
+    encoder_figures,
+    feature_figures,
+    figures,
+    job_figures,
+    reward_figures,
+    show,
+    write,
+)
+from lmsys_ray.benchmark.task import BenchmarkTask
+from lmsys_ray.engine.ragged import RaggedIds
 from lmsys_ray.errors import UsageError
 
-ROWS = Rows(np.arange(30, dtype=np.int32), np.array([0, 10, 30]))
+ROWS = RaggedIds(np.arange(30, dtype=np.int32), np.array([0, 10, 30]))
 SHAPE = Shape.of(RANDOM["smollm2-135m"])
 
 
-def turn(seconds: float, p: float = 0.5, slots: int = 40, memory: int = 100) -> Turn:
-    return Turn(seconds, memory, {"probabilities": [[p, 1 - p, 0.0], [0.2, 0.3, 0.5]], "slots": slots})
+def turn(seconds: float, p: float = 0.5, slots: int = 40, memory: int = 100) -> SideRun:
+    return SideRun(seconds, memory, {"probabilities": [[p, 1 - p, 0.0], [0.2, 0.3, 0.5]], "slots": slots})
 
 
 def measured() -> Measurements:
-    task = Task("", 20, 4096, 4, 2, "wall", [0, 1, 2], 1)
+    task = BenchmarkTask("", 20, 4096, 4, 2, "wall", [0, 1, 2], 1)
     found = Measurements(task, SHAPE, ROWS)
     found.reference = np.array([[0.5, 0.5, 0.0]])
     speed = SHAPE.operations(ROWS.lengths)  # the peak takes one second for the rows, then half of one
-    found.turns = {
-        "peak:float32": [Turn(1, 0, {"operations_per_second": s}) for s in (speed, speed, 2 * speed)],
+    found.runs = {
+        "peak:float32": [SideRun(1, 0, {"operations_per_second": s}) for s in (speed, speed, 2 * speed)],
         "notebook": [turn(10), turn(20), turn(12)],
         "packed": [turn(2, memory=70), turn(4, memory=90), turn(2, p=0.51, slots=30, memory=80)],
-        "features:dense": [Turn(1.0, 900, {"rows": 50, "sum": 3.0, "before": 100})] * 3,
+        "features:dense": [SideRun(1.0, 900, {"rows": 50, "sum": 3.0, "before": 100})] * 3,
     }
     return found
 
@@ -89,7 +97,7 @@ def test_padding_stands_on_the_right() -> None:
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"sides": ["packed", "fast"]}, "--sides: .* fast is none of notebook, dynamic"),
+        ({"sides": ["packed", "fast"]}, "--sides: .* fast is not one of notebook, dynamic"),
         ({"model_shape": "gpt-2"}, "--model-shape: 'gpt-2' is not accepted: one of llama-3-8b, smollm2-135m"),
         ({"rows": 0}, "--rows: 0 is not accepted"),
     ],
@@ -110,8 +118,45 @@ def test_the_overhead_of_a_job_is_that_of_a_round() -> None:
     found = measured()
     assert job_figures(found) == {}
     rounds = [(100, 98), (50, 40), (200, 180)]
-    found.turns["job:alone"] = [Turn(9, 0, {"tokens": alone * 2, "seconds": 2.0}) for alone, _ in rounds]
-    found.turns["job:distributed"] = [Turn(9, 0, {"tokens": job * 3, "seconds": 3.0}) for _, job in rounds]
+    found.runs["job:alone"] = [SideRun(9, 0, {"tokens": alone * 2, "seconds": 2.0}) for alone, _ in rounds]
+    found.runs["job:distributed"] = [SideRun(9, 0, {"tokens": job * 3, "seconds": 3.0}) for _, job in rounds]
     assert job_figures(found) == {"job:alone": 100, "job:distributed": 98, "overhead": pytest.approx(0.1)}
     found.failures["job:alone"] = "killed"
     assert job_figures(found) == {}
+
+
+def compared(sides: tuple[str, str], moved: float = 0.0) -> Measurements:
+    """Two rows of two sequences: 100 and 60 tokens computed, 40 %, 50 % and 10 % of the time saved."""
+    found = measured()
+    for side, times, computed, more in ((sides[0], (10, 20, 10), 100, 0.0), (sides[1], (6, 10, 9), 60, moved)):
+        answer = {"outputs": [[0.5], [0.1], [0.2], [0.3 + more]], "allowed": 1e-4, "tokens": 90, "computed": computed}
+        found.runs[side] = [SideRun(seconds, 0, answer) for seconds in times]
+    return found
+
+
+def test_what_a_shared_prompt_saves_is_that_of_a_round() -> None:
+    assert reward_figures(measured()) is None
+    found = compared(("reward:apart", "reward:together"))
+    reward = reward_figures(found)
+    assert reward
+    assert (reward.rows, reward.tokens) == (2, 90)
+    assert reward.rows_per_second["reward:together"] == pytest.approx(2 / 9)
+    assert reward.tokens_saved == pytest.approx(0.4)
+    assert reward.time_saved == pytest.approx(0.4)
+    assert reward.time_per_token == pytest.approx(1)
+    found.failures["reward:apart"] = "killed"
+    assert reward_figures(found) is None
+
+
+def test_the_ratio_of_an_encoders_sides_is_that_of_a_round() -> None:
+    encoder = encoder_figures(compared(("encoder:padded", "encoder:sorted")))
+    assert encoder
+    assert encoder.rows == 4
+    assert encoder.ratio == pytest.approx(10 / 6)
+
+
+@pytest.mark.parametrize(("moved", "said"), [(0.0, "1.0e-04 is allowed"), (0.1, "not comparable")])
+def test_outputs_that_differ_are_told(moved: float, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    show(compared(("encoder:padded", "encoder:sorted"), moved), cuda=False)
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "times as fast" in line]
+    assert said in line

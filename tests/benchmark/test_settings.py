@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 from lmsys_ray.benchmark.settings import BenchmarkSettings
-from lmsys_ray.members.llama.sources import read_scoring
+from lmsys_ray.checkpoints.sources import read_scoring
 
 
 def test_the_packaged_model_is_read_as_its_adapter_learnt() -> None:
     member = BenchmarkSettings(max_length=300).member()
-    trained = read_scoring("packaged:smollm2-135m-lora")
+    trained = read_scoring("packaged:smollm2-135m", "packaged:smollm2-135m-lora")
     assert trained["template"] == "labelled"
     assert (member.layers, member.template, member.truncation) == (
         trained.get("layers"),

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from lmsys_ray.benchmark.worker import SideFailed, Worker
+from lmsys_ray.benchmark.side_process import SideFailed, SideProcess
 
 SIDE = """
 import sys, time
-from lmsys_ray.benchmark.worker import CLOCKS, host_memory, serve
+from lmsys_ray.benchmark.side_process import CLOCKS, host_memory, serve
 
 def load():
     if sys.argv[1] == "no-load":
@@ -32,8 +32,8 @@ serve(load, host_memory, CLOCKS["wall"])
 """
 
 
-def start(tmp_path: Path, argument: str) -> Worker:
-    return Worker([sys.executable, "-c", SIDE, argument], {}, tmp_path / "log")
+def start(tmp_path: Path, argument: str) -> SideProcess:
+    return SideProcess([sys.executable, "-c", SIDE, argument], {}, tmp_path / "log")
 
 
 def test_each_run_is_answered_with_its_seconds_and_memory(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from ray.util import get_node_ip_address
 
-from tests.faults.jobs import (
+from tests.fault_tolerance.jobs import (
     ROOT,
     environment,
     finish,

@@ -9,7 +9,7 @@ import ray.autoscaler
 import yaml
 from jsonschema import Draft7Validator
 
-from lmsys_ray.cluster import launched_with_gpus
+from lmsys_ray.cluster.connect import launched_with_gpus
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = yaml.safe_load((ROOT / "cluster.yaml").read_text())

@@ -10,9 +10,8 @@ import pyarrow as pa
 import pytest
 import ray
 
-from lmsys_ray import passes
-from lmsys_ray.passes import dispatch
-from lmsys_ray.pools import Pool
+from lmsys_ray.cluster.dispatch import dispatch
+from lmsys_ray.cluster.pool import Pool
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -50,7 +49,7 @@ def test_a_replica_of_two_gpus_holds_two_and_those_without_room_are_not_waited_f
 
 
 def test_no_item_waits_behind_a_slow_one_even_where_many_share_a_task(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(passes, "_MOST_BLOCKS", 2)
+    monkeypatch.setattr("lmsys_ray.cluster.dispatch._MOST_BLOCKS", 2)
     began = time.monotonic()
     told = list(dispatch(items(24), as_they_are, Taken, {"slow_file": str(tmp_path / "slow")}, Pool(2, 0, 1)))
     assert sorted(row["item"] for row in told) == list(range(24))

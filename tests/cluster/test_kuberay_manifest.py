@@ -1,4 +1,4 @@
-"""The KubeRay manifest of the README uses fields that KubeRay's API reference (ray.io/v1) has, and the pinned Ray."""
+"""The KubeRay manifest of the documents uses fields of KubeRay's API reference (ray.io/v1), and the pinned Ray."""
 
 import re
 from pathlib import Path
@@ -7,10 +7,10 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
+DOCUMENT = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
 MANIFEST: dict[str, Any] = next(
     document
-    for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    for block in re.findall(r"```yaml\n(.*?)```", DOCUMENT, re.DOTALL)
     if (document := yaml.safe_load(block)).get("kind") == "RayJob"
 )
 CLUSTER = MANIFEST["spec"]["rayClusterSpec"]
@@ -61,7 +61,7 @@ def test_it_runs_the_same_job_on_the_pinned_ray() -> None:
     pinned = re.search(r"^ray==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     assert pinned
     assert CLUSTER["rayVersion"] == pinned[1]
-    assert f"rayproject/ray:{pinned[1]}-" in README, "the image's base is of another Ray"
+    assert f"rayproject/ray:{pinned[1]}-" in DOCUMENT, "the image's base is of another Ray"
     assert MANIFEST["spec"]["entrypoint"].startswith("python jobs/score.py ")
     images = {container["image"] for group in GROUPS for container in group["template"]["spec"]["containers"]}
     assert len(images) == 1, "all nodes need the same versions"

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from lmsys_ray.config import Settings
-from lmsys_ray.progress import Display
-from lmsys_ray.scoring import Report, score
-from tests.faults.jobs import make_lightgbm, make_llama, submission, write_input
+from lmsys_ray.scoring.job import Report, score
+from lmsys_ray.scoring.progress import Display
+from lmsys_ray.scoring.settings import Settings
+from tests.fault_tolerance.jobs import make_lightgbm, make_llama, submission, write_input
 from tests.tiny_llama import make_adapter
 
 pytestmark = [pytest.mark.slow, pytest.mark.soak, pytest.mark.usefixtures("ray_session")]

@@ -9,13 +9,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from lmsys_ray.config import Settings
-from lmsys_ray.evaluation.labels import COLUMNS
-from lmsys_ray.identity import identity
-from lmsys_ray.ingest import ingest
-from lmsys_ray.readers import read_rows
-from lmsys_ray.run import RunDirectory, write_table
-from lmsys_ray.scores import scorable, score_table
+from lmsys_ray.data.labels import COLUMNS
+from lmsys_ray.data.readers import read_rows
+from lmsys_ray.ingest.ingest import ingest
+from lmsys_ray.members.protocol import Scores
+from lmsys_ray.run_directory.layout import RunDirectory
+from lmsys_ray.run_directory.manifest import Manifest
+from lmsys_ray.run_directory.tables import write_table
+from lmsys_ray.scoring.fingerprint import fingerprint
+from lmsys_ray.scoring.score_tables import scorable, score_table
+from lmsys_ray.scoring.settings import Settings
 
 SHARD_ROWS = 64
 
@@ -86,7 +89,7 @@ def make_run(
     run.prepare()
     batches = ((path, table) for path in settings.input for table in read_rows(path))
     counts = ingest(batches, run, SHARD_ROWS, fail_on_reject=False, on_rows=lambda rows: None)
-    run.write_manifest({**identity(settings), "ingested": counts.as_dict()})
+    run.write_manifest(Manifest.model_validate({**fingerprint(settings), "ingested": counts}))
     run.write_settings(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
     for number in range(counts.shards):
         encoded = scorable(pq.read_table(run.shard(number)))
@@ -98,6 +101,6 @@ def make_run(
 
 def _scores(encoded: pa.Table, rows: np.ndarray, plain: np.ndarray, swapped: np.ndarray | None) -> pa.Table:
     if swapped is None:
-        return score_table(encoded, plain[rows], swap=False)
+        return score_table(encoded["row"], Scores(plain[rows]), swap=False)
     as_scored = swapped[rows][:, [1, 0, 2]]
-    return score_table(encoded, np.concatenate([plain[rows], as_scored]), swap=True)
+    return score_table(encoded["row"], Scores(np.concatenate([plain[rows], as_scored])), swap=True)

@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 import yaml
 
-from lmsys_ray.config import Settings
+from lmsys_ray.data.labels import read_labels
+from lmsys_ray.ensemble.blend_methods import Blend
+from lmsys_ray.ensemble.stacking import Stacking
+from lmsys_ray.evaluation.console import show
 from lmsys_ray.evaluation.evaluate import (
     EVERYTHING,
     FITTED,
+    FITTED_METHODS,
     IN_USE,
     NOTHING,
     PRIOR,
@@ -18,13 +22,12 @@ from lmsys_ray.evaluation.evaluate import (
     Evaluation,
     evaluate,
 )
-from lmsys_ray.evaluation.joined import join
-from lmsys_ray.evaluation.labels import read_labels
-from lmsys_ray.evaluation.position import MEASURES, position_bias
+from lmsys_ray.evaluation.labelled_scores import join
+from lmsys_ray.evaluation.position_bias import MEASURES, position_bias
 from lmsys_ray.evaluation.report import as_json, blend_settings, verdict, write_report
-from lmsys_ray.evaluation.tables import show
 from lmsys_ray.metrics import log_loss
-from lmsys_ray.run import RunDirectory
+from lmsys_ray.run_directory.layout import RunDirectory
+from lmsys_ray.scoring.settings import Settings
 from tests.evaluation.runs import blurred, drawn, make_run, write_labels
 
 ROWS = 600
@@ -52,21 +55,51 @@ def test_counts_rows_and_prompts(evaluation: Evaluation) -> None:
 
 
 def test_members_are_judged_beside_the_prior_and_both_blends(evaluation: Evaluation) -> None:
-    assert list(evaluation.overall) == [PRIOR, "good", "poor", IN_USE, FITTED]
+    assert list(evaluation.overall) == [PRIOR, "good", "poor", IN_USE, *FITTED_METHODS.values()]
     losses = {name: estimate.values[0] for name, estimate in evaluation.overall.items()}
     assert losses["good"] < losses[IN_USE] < losses[PRIOR]
-    assert losses[FITTED] < losses[IN_USE]
+    assert max(losses[name] for name in FITTED_METHODS.values()) < losses[IN_USE]
 
 
 def test_the_fit_turns_to_the_better_member_and_is_judged_out_of_fold(evaluation: Evaluation) -> None:
     fit = evaluation.fits[EVERYTHING]
-    assert fit.mix.weights["good"] > 0.7
-    assert evaluation.fits["temperature"].mix.weights == evaluation.fits[NOTHING].mix.weights
-    assert evaluation.fits["weights"].mix.temperature == 1.5
+    assert fit.blend.weights["good"] > 0.7
+    assert evaluation.fits["temperature"].blend.weights == evaluation.fits[NOTHING].blend.weights
+    assert evaluation.fits["weights"].blend.temperature == 1.5
     assert verdict(evaluation, FITTED, IN_USE) == "better"
     members = {name: evaluation.predictions[name] for name in ("good", "poor")}
-    fitted_on_the_same_rows = log_loss(fit.mix.of(members), evaluation.labels)
+    fitted_on_the_same_rows = log_loss(fit.blend.of(members), evaluation.labels)
     assert fit.estimate.values[0] > fitted_on_the_same_rows
+
+
+def test_the_blend_in_use_is_the_one_that_settings_describe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth, labels = drawn(200)
+    members = {"good": blurred(truth, 0.2, 1), "poor": blurred(truth, 0.9, 2)}
+    run, settings = make_run(tmp_path, [f"p{n}" for n in range(200)], members, {"good": 0.5, "poor": 0.5})
+    write_labels(tmp_path / "labels.csv", labels)
+    joined = join(run, settings, read_labels(str(tmp_path / "labels.csv")))
+    coefficients = {name: {"preference": 0.7, "tie": 0.2} for name in members}
+    for changes, expected in (
+        (
+            {"blend": "geometric", "temperature": 2.0, "prior_weight": 0.1},
+            Blend({"good": 0.5, "poor": 0.5}, 2.0, "geometric", None, 0.1, settings.prior),
+        ),
+        (
+            {"blend": "stacked", "stacking": {"tie": 0.3, "members": coefficients}},
+            Blend({"good": 1, "poor": 1}, 1.0, "stacked", Stacking(0.3, dict.fromkeys(members, (0.7, 0.2)))),
+        ),
+    ):
+        changed = Settings.model_validate(settings.model_dump() | changes)
+        judged = evaluate(joined, changed)
+        np.testing.assert_allclose(judged.predictions[IN_USE], expected.of(joined.members))
+        assert list(judged.fits) == [NOTHING, EVERYTHING, "geometric", "stacked"]
+        assert as_json(judged)["fits"][NOTHING]["blend"] == changes["blend"]
+        show(judged, tmp_path)
+        assert f"blend in use: {changes['blend']} " in capsys.readouterr().out
+        again = Settings.model_validate(yaml.safe_load(blend_settings(changed, judged.fits[EVERYTHING].blend, "x")))
+        np.testing.assert_allclose(
+            again.blending().of(joined.members), judged.fits[EVERYTHING].blend.of(joined.members), rtol=1e-5
+        )
 
 
 def test_margins_are_paired_and_tell_better_from_worse(evaluation: Evaluation) -> None:
@@ -103,7 +136,7 @@ def test_blend_settings_are_complete(tmp_path: Path) -> None:
     members = {"good": truth, "poor": blurred(truth, 0.9, 2)}
     run, settings = make_run(tmp_path, [f"p{n}" for n in range(100)], members, weights)
     write_labels(tmp_path / "labels.csv", labels)
-    mix = evaluate(join(run, settings, read_labels(str(tmp_path / "labels.csv"))), settings).fits[EVERYTHING].mix
+    mix = evaluate(join(run, settings, read_labels(str(tmp_path / "labels.csv"))), settings).fits[EVERYTHING].blend
     again = Settings.model_validate(yaml.safe_load(blend_settings(settings, mix, "elsewhere")))
     assert again.output == "elsewhere"
     assert again.temperature == mix.temperature
@@ -198,10 +231,12 @@ def test_what_makes_figures_less_than_they_look_is_said(tmp_path: Path, capsys: 
     run, settings = make_run(tmp_path, [f"p{n}" for n in range(200)], {"noise": noise, "certain": certain}, weights)
     write_labels(tmp_path / "labels.csv", labels)
     judged = evaluate(join(run, settings, read_labels(str(tmp_path / "labels.csv"))), settings)
-    assert judged.at_floor == {"noise": 0, "certain": 4, IN_USE: 0, FITTED: 0}
+    # In a geometric blend a certain member rules out the other classes, whatever its weight.
+    fitted = {FITTED: 0, FITTED_METHODS["geometric"]: 4, FITTED_METHODS["stacked"]: 0}
+    assert judged.at_floor == {"noise": 0, "certain": 4, IN_USE: 0, **fitted}
     assert judged.fits["temperature"].at_bound
     assert not judged.fits["weights"].at_bound
     show(judged, tmp_path)
     shown = capsys.readouterr().out
     assert "certain: the chosen class has a probability below 1e-15 in 4 rows; each counts as 34.5 nats" in shown
-    assert "fitted temperature: temperature 20 is a bound of what is tried, 0.05 to 20" in shown
+    assert "fitted temperature: temperature 20 is a bound of the search, 0.05 to 20" in shown

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmsys_ray.blend import blend
+from lmsys_ray.ensemble.blend import blend
 from tests.evaluation.runs import blurred, drawn, make_run, write_labels
 
 ROOT = Path(__file__).parents[2]
@@ -61,9 +61,9 @@ def test_evaluates_a_run_and_blends_it_anew_without_scoring(tmp_path: Path) -> N
     ("arguments", "code", "sentence"),
     [
         (["--run", "nowhere", "--labels", "labels.csv"], 2, "name a run directory"),
-        (["--run", "run", "--labels", "nowhere.csv"], 2, "nowhere.csv is no file"),
+        (["--run", "run", "--labels", "nowhere.csv"], 2, "nowhere.csv is not a file"),
         (["--run", "run", "--labels", "input.csv"], 2, "has no column winner_model_a, winner_model_b, winner_tie"),
-        (["--run", "run", "--labels", "strangers.csv"], 1, "no id of the labels is in run"),
+        (["--run", "run", "--labels", "strangers.csv"], 1, "no id of the labels is in "),
         (["--run", "run", "--labels", "one_prompt.csv"], 1, "label more"),
     ],
 )

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import approx_fprime, minimize_scalar
 
-from lmsys_ray.evaluation.fitting import Mix, cross_fitted, fit_mix
+from lmsys_ray.evaluation.blend_fit import Mix, fit_mix
+from lmsys_ray.evaluation.cross_fitting import cross_fitted
 from lmsys_ray.evaluation.mix_search import TEMPERATURES, loss_and_slope
 from lmsys_ray.metrics import log_loss
 
@@ -90,10 +91,10 @@ def test_rows_of_a_fold_have_no_part_in_their_own_mix() -> None:
     truth, labels = world(200, 14)
     members = {"truth": truth, "noise": noise(200, 15)}
     folds = np.arange(200) % 4
-    before = cross_fitted(members, labels, folds)
+    before = cross_fitted(members, labels, folds, fit_mix)
     changed = labels.copy()
     changed[folds == 2] = (changed[folds == 2] + 1) % 3
-    after = cross_fitted(members, changed, folds)
+    after = cross_fitted(members, changed, folds, fit_mix)
     np.testing.assert_array_equal(after[folds == 2], before[folds == 2])
     assert (after[folds != 2] != before[folds != 2]).any()
 

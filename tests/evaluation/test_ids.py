@@ -7,17 +7,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lmsys_ray.data.labels import COLUMNS, read_labels
 from lmsys_ray.errors import RunError
 from lmsys_ray.evaluation.ids import LabelIds, whole_numbers
-from lmsys_ray.evaluation.joined import Joined, join
-from lmsys_ray.evaluation.labels import COLUMNS, read_labels
-from lmsys_ray.run import read_table, write_table
+from lmsys_ray.evaluation.labelled_scores import LabelledScores, join
+from lmsys_ray.run_directory.tables import read_table, write_table
 from tests.evaluation.runs import drawn, make_run, write_labels
 
 ROWS = 20
 
 
-def joined(tmp_path: Path, run_ids: list[str], label_ids: list[str]) -> Joined:
+def joined(tmp_path: Path, run_ids: list[str], label_ids: list[str]) -> LabelledScores:
     truth, labels = drawn(ROWS)
     labels[:3] = [0, 1, 2]
     run, settings = make_run(tmp_path, [f"p{n}" for n in range(ROWS)], {"m": truth}, {"m": 1.0})

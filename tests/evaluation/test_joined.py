@@ -7,10 +7,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from lmsys_ray.data.labels import read_labels
 from lmsys_ray.errors import RunError, UsageError
-from lmsys_ray.evaluation.joined import join, settings_of
-from lmsys_ray.evaluation.labels import read_labels
-from lmsys_ray.run import RunDirectory, read_table, write_table
+from lmsys_ray.evaluation.labelled_scores import join, settings_of
+from lmsys_ray.run_directory.layout import RunDirectory
+from lmsys_ray.run_directory.tables import read_table, write_table
 from tests.evaluation.runs import drawn, make_run, write_labels
 
 ROWS = 150

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lmsys_ray.data.labels import COLUMNS, read_labels
 from lmsys_ray.errors import RunError, UsageError
-from lmsys_ray.evaluation.labels import COLUMNS, read_labels
 
 HEADER = "id,winner_model_a,winner_model_b,winner_tie"
 
@@ -60,7 +60,7 @@ def test_labels_that_are_not_one_hot_are_named(tmp_path: Path, values: str) -> N
 
 def test_an_id_that_stands_twice_is_named_with_both_rows(tmp_path: Path) -> None:
     path = write(tmp_path, f"{HEADER}\nx,1,0,0\ny,1,0,0\nx,0,1,0\n")
-    with pytest.raises(RunError, match="id x stands in rows 1 and 3"):
+    with pytest.raises(RunError, match="id x is in rows 1 and 3"):
         read_labels(path)
 
 
@@ -77,7 +77,7 @@ def test_a_missing_column_is_named(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--labels: .*nowhere\.csv is no file"):
+    with pytest.raises(UsageError, match=r"--labels: .*nowhere\.csv is not a file"):
         read_labels(str(tmp_path / "nowhere.csv"))
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lmsys_ray.blend import blend
-from lmsys_ray.evaluation.fitting import Mix, fit_mix
+from lmsys_ray.ensemble.blend import blend
+from lmsys_ray.evaluation.blend_fit import Mix, fit_mix
 from lmsys_ray.evaluation.mix_search import LEAST_WEIGHT, TEMPERATURES, Search, tried_weights
 from lmsys_ray.metrics import at_floor, log_loss
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lmsys_ray.evaluation.scripts import NO_LETTERS, script_of
+from lmsys_ray.evaluation.writing_system import NO_LETTERS, script_of
 
 
 @pytest.mark.parametrize(

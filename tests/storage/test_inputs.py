@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from lmsys_ray.data.readers import ReadPosition, check_columns, expand_inputs, read_rows
 from lmsys_ray.errors import UsageError
-from lmsys_ray.readers import Start, check_columns, expand_inputs, read_rows
-from lmsys_ray.run import RunDirectory
-from lmsys_ray.storage import names, path_of, read_bytes, remove
+from lmsys_ray.run_directory.layout import RunDirectory
+from lmsys_ray.storage.files import names, path_of, read_bytes, remove
+from tests.ingest.test_resume import LocalRows, run_ingest, small_blocks, write_inputs
 from tests.storage.conftest import Bucket
-from tests.test_ingest_resume import LocalRows, run_ingest, small_blocks, write_inputs
 
 __all__ = ["small_blocks"]
 
@@ -32,7 +32,7 @@ def test_rows_are_those_of_the_local_file_from_any_start_on(files: list[str], bu
     assert [table.to_pylist() for table in read_rows(url)] == [table.to_pylist() for table in expected]
     rows = [row for table in expected for row in table.to_pylist()]
     for first in (table.to_pylist()[0] for table in expected[1::3]):
-        start = Start(first["start_at"], first["start_row"])
+        start = ReadPosition(first["start_at"], first["start_row"])
         found = [row for table in read_rows(url, start=start) for row in table.to_pylist()]
         assert found == rows[start.row - 1 :]
 
@@ -56,7 +56,7 @@ def test_globs_of_urls_are_expanded_in_order(files: list[str], bucket: Bucket) -
     [
         ("x.csv", b"", r"s3://.*/x\.csv is empty; its first line"),
         ("x.csv", b"\x1f\x8b\x08\x00", r"x\.csv is compressed with gzip; rename it"),
-        ("x.parquet", b"no Parquet", r"x\.parquet is no Parquet file, or it is cut short"),
+        ("x.parquet", b"no Parquet", r"x\.parquet is not a Parquet file, or is truncated"),
     ],
 )
 def test_unusable_files_are_named_by_their_url(bucket: Bucket, name: str, content: bytes, sentence: str) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lmsys_ray.config import Settings
 from lmsys_ray.errors import RunError, UsageError
-from lmsys_ray.identity import identity
-from lmsys_ray.local_copies import local_copy
+from lmsys_ray.scoring.fingerprint import fingerprint
+from lmsys_ray.scoring.settings import Settings
+from lmsys_ray.storage.cache import local_copy
 from tests.storage.conftest import Bucket
 
 
@@ -79,12 +79,12 @@ def test_identity_tells_models_and_inputs_by_their_etags(model: str, bucket: Buc
     header = b"id,prompt,response_a,response_b\n"
     url = bucket.put("in.csv", header)
     values = {"input": url, "output": "run", "members": {"llama": {"kind": "llama", "model": model}}}
-    before = identity(Settings.model_validate(values))
+    before = fingerprint(Settings.model_validate(values))
     etag = hashlib.md5(header).hexdigest()
     assert before["ingest"]["input"] == [{"path": url, "bytes": len(header), "digest": f"etag {etag}"}]
     bucket.put("models/judge/README.md", b"another card")
     bucket.put("models/judge/config.json", b"config.json" * 1000)  # the same content, later
-    assert identity(Settings.model_validate(values)) == before
+    assert fingerprint(Settings.model_validate(values)) == before
     bucket.put("models/judge/config.json", b"another")
-    after = identity(Settings.model_validate(values))
+    after = fingerprint(Settings.model_validate(values))
     assert after["members"]["llama"]["model_content"] != before["members"]["llama"]["model_content"]

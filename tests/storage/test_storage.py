@@ -1,19 +1,23 @@
 """One set of promises for local files and for objects of storage."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from upath import UPath
 
-from lmsys_ray import storage
-from lmsys_ray.config import Settings
+from lmsys_ray.config.layering import layer_settings
+from lmsys_ray.config.messages import validate_settings
 from lmsys_ray.errors import RunError, UsageError
-from lmsys_ray.layers import checked, layered
-from lmsys_ray.lock import RunLock
-from lmsys_ray.run import RunDirectory
-from lmsys_ray.storage import AnyPath, path_of
+from lmsys_ray.run_directory.layout import RunDirectory
+from lmsys_ray.run_directory.lock import RunLock
+from lmsys_ray.scoring.settings import Settings
+from lmsys_ray.storage import file_systems
+from lmsys_ray.storage import files as storage
+from lmsys_ray.storage.files import AnyPath, path_of
 from tests.storage.conftest import Bucket
 
 
@@ -34,7 +38,7 @@ def test_what_is_written_comes_back(folder: AnyPath) -> None:
         storage.make_folder(folder)
         storage.write_bytes(path, data)
         assert storage.read_bytes(path) == data
-        with storage.opened(path) as file:
+        with storage.open_binary(path) as file:
             file.seek(len(data) - 3)
             assert (file.read(), file.seek(1), file.read(2)) == (data[-3:], 1, data[1:3])
     assert storage.names(folder) == {"shards"}
@@ -53,7 +57,7 @@ def test_written_whole_or_not_at_all(folder: AnyPath) -> None:
     path = folder / "submission.csv"
 
     def write(text: str, fail: bool) -> None:
-        with storage.written_whole(path) as aside:
+        with storage.atomic_file(path) as aside:
             aside.write_text(text)
             if fail:
                 raise RunError("refused")
@@ -89,7 +93,7 @@ def test_an_upload_in_parts_that_fails_leaves_nothing(bucket: Bucket, denied_aft
     data = os.urandom(101 << 20)
 
     def write() -> None:
-        with storage.written_whole(path) as aside:
+        with storage.atomic_file(path) as aside:
             aside.write_bytes(data)
 
     denied_after(2)  # Parts go up at the same time: some arrive, some do not.
@@ -119,7 +123,7 @@ def test_a_url_stays_a_url_and_a_path_a_path() -> None:
 
 
 def test_storage_that_cannot_be_read_from_here_is_one_sentence() -> None:
-    with pytest.raises(UsageError, match=r"^nope://x is in no storage that is known; accepted: local paths, s3://"):
+    with pytest.raises(UsageError, match=r"^nope://x is in an unknown storage; accepted: local paths, s3://"):
         path_of("nope://x")
     with pytest.raises(RunError, match=r"^hf://me/adapter cannot be read \(out of reach: .*\); check the connection"):
         storage.exists(path_of("hf://me/adapter"))
@@ -129,11 +133,38 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def without(protocol: str) -> None:
         raise ImportError(f"Install it to access {protocol}")
 
-    monkeypatch.setattr(storage, "get_filesystem_class", without)
+    file_systems.load.cache_clear()
+    monkeypatch.setattr(file_systems, "get_filesystem_class", without)
     with pytest.raises(
         UsageError, match=r"^s3://b/x needs a package that is not .*; run pip install 'lmsys_ray\[s3\]'"
     ):
         path_of("s3://b/x")
+
+
+CANCELLED_AS_IT_LOADS = """
+import _thread, importlib.machinery, time
+from lmsys_ray.storage.files import path_of
+
+execute = importlib.machinery.SourceFileLoader.exec_module
+
+def cancelled(loader, module):
+    execute(loader, module)
+    if module.__name__ == "aiohttp.client":
+        _thread.interrupt_main()
+        time.sleep(0.1)
+
+importlib.machinery.SourceFileLoader.exec_module = cancelled
+try:
+    path_of("s3://bucket/in.csv")
+except KeyboardInterrupt:
+    print("cancelled")
+print(path_of("s3://bucket/in.csv").fs.protocol)
+"""
+
+
+def test_a_task_cancelled_while_a_library_loads_leaves_it_usable() -> None:
+    done = subprocess.run([sys.executable, "-c", CANCELLED_AS_IT_LOADS], capture_output=True, text=True, check=False)
+    assert done.stdout == "cancelled\n('s3', 's3a')\n", done.stderr
 
 
 def test_a_missing_bucket_is_one_sentence(endpoint: str) -> None:
@@ -142,7 +173,7 @@ def test_a_missing_bucket_is_one_sentence(endpoint: str) -> None:
         with pytest.raises(RunError, match=r"00000\.parquet cannot be written \(not there: The specified bucket does"):
             deed()
     with pytest.raises(RunError, match=r"cannot be read \(not there: "):
-        storage.opened(path)
+        storage.open_binary(path)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +191,7 @@ def test_a_credential_in_a_url_is_refused_and_not_repeated(url: str) -> None:
     for place, sets in {"input": [], "members.lightgbm.artifacts": [f"members.lightgbm.artifacts={url}"]}.items():
         flags = {"input": [url] if place == "input" else ["in.csv"], "output": "run"}
         with pytest.raises(UsageError, match=f"settings: {place}: a URL of .* holds a credential") as caught:
-            checked(Settings, layered(None, None, flags, sets))
+            validate_settings(Settings, layer_settings(None, [], flags, sets))
         assert "SEC" not in str(caught.value)
     with pytest.raises(UsageError, match="holds a credential"):
         path_of(url)

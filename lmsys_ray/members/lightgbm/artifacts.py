@@ -1,9 +1,8 @@
-"""The files of a LightGBM member: a directory of JSON and text, in which nothing can run code when it is read.
+"""The files of a LightGBM member: a directory of JSON and text, so that nothing can run code when it is read.
 
-metadata.json           the kind of features, the order of classes, the SHA-256 of every other file
-words.json              settings and vocabulary of the word counts, where the features are the notebook's
-characters.json         those of the character counts
-booster-00.txt, ...     LightGBM's own text format
+metadata.json has the kind of features, the order of classes, what is done with the boosters' probabilities, and the
+SHA-256 of every other file; words.json and characters.json the vocabularies of the notebook's features; linear.json the
+linear model of the winner; booster-00.txt, ... the boosters in LightGBM's text format.
 """
 
 from __future__ import annotations
@@ -19,19 +18,29 @@ import lightgbm as lgb
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lmsys_ray import CLASSES
-from lmsys_ray.conversations import CellForm
-from lmsys_ray.errors import RunError, UsageError
+from lmsys_ray.data.conversations import CellForm
+from lmsys_ray.errors import RunError, UsageError, first_line
+from lmsys_ray.members.lightgbm import booster_checks
 from lmsys_ray.members.lightgbm.features import FeatureKind, Features, make_features
+from lmsys_ray.members.lightgbm.linear import LinearModel, LinearModels
+from lmsys_ray.members.lightgbm.preference import PreferenceFeatures
+from lmsys_ray.members.lightgbm.shrinkage import Shrinkage
 from lmsys_ray.members.lightgbm.vectorizer import VectorizerSettings
 
 METADATA = "metadata.json"
+LINEAR = "linear.json"
 VOCABULARIES: dict[FeatureKind, tuple[str, ...]] = {"notebook": ("words.json", "characters.json"), "preference": ()}
-"""The files of vocabularies that each kind of features has."""
+"""The vocabulary files of each kind of features."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
-FORMAT: Literal[2] = 2
-"""In format 1 the features named `preference` were computed in another way; the notebook's are the same in both."""
+FORMAT: Literal[3] = 3
+"""In format 1 the features `preference` were computed differently; since format 3 there is `shrinkage`.
+
+Where there is none, format 2 is written, which earlier versions read too.
+"""
+
+_OLDEST: dict[FeatureKind, int] = {"notebook": 1, "preference": 2}
 
 _REMEDY = "import or train the artefacts again"
 
@@ -41,9 +50,10 @@ class Metadata(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal[1, 2] = 1
+    format: Literal[1, 2, 3] = 1
     features: FeatureKind
     classes: tuple[Literal["a"], Literal["b"], Literal["tie"]] = ("a", "b", "tie")
+    shrinkage: Shrinkage | None = None
     files: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
 
 
@@ -55,9 +65,13 @@ class Artifacts:
     vocabularies: tuple[VectorizerSettings, ...]
     """In the order of `VOCABULARIES`."""
     boosters: Sequence[lgb.Booster]
+    linear: Sequence[LinearModel] = ()
+    """Averaged too; none where `shrinkage` has no share for them."""
+    shrinkage: Shrinkage | None = None
+    """None: the boosters' probabilities as they are, all turns read as one text."""
 
     def features(self, cells: CellForm) -> Features:
-        """Returns the features that the boosters were fitted on; `cells` says what the raw cells hold."""
+        """Returns the features that the boosters were fitted on; `cells` is the form of the raw cells."""
         return make_features(self.kind, self.vocabularies, cells)
 
 
@@ -67,8 +81,17 @@ def save(artifacts: Artifacts, directory: Path) -> None:
     texts = {name: _json(settings) for name, settings in zip(names, artifacts.vocabularies, strict=True)}
     for number, booster in enumerate(artifacts.boosters):
         texts[f"booster-{number:02}.txt"] = booster.model_to_string()
+    if artifacts.linear:
+        columns = PreferenceFeatures("auto").differences
+        texts[LINEAR] = _json(LinearModels(columns=columns, models=list(artifacts.linear)))
     digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
-    texts[METADATA] = _json(Metadata(format=FORMAT, features=artifacts.kind, files=digests))
+    metadata = Metadata(
+        format=FORMAT if artifacts.shrinkage else 2,
+        features=artifacts.kind,
+        files=digests,
+        shrinkage=artifacts.shrinkage,
+    )
+    texts[METADATA] = _json(metadata, exclude_none=True)
     for name, text in texts.items():
         (directory / name).write_bytes(text.encode())
 
@@ -76,24 +99,20 @@ def save(artifacts: Artifacts, directory: Path) -> None:
 def load(directory: str | Path) -> Artifacts:
     """Reads and checks the files of a member.
 
-    Raises `UsageError` where the directory is none of a LightGBM member, `RunError` where a file of it is missing,
-    was changed or cut short, or does not fit the others.
+    Raises `UsageError` where the directory is not that of a LightGBM member, `RunError` where a file is missing, was
+    changed or truncated, or does not fit the others.
     """
     directory = Path(directory)
     path = directory / METADATA
     if not path.is_file():
         raise UsageError(f"{directory} has no {METADATA}; give what import_artifacts or train_lightgbm wrote")
     metadata = _parsed(Metadata, path, path.read_bytes())
-    if metadata.features == "preference" and metadata.format < FORMAT:
-        raise RunError(f"{directory} was fitted on features that this version computes in another way; train it again")
+    if metadata.format < _OLDEST[metadata.features]:
+        raise RunError(f"{directory} was fitted on features that this version computes differently; train it again")
     if outside := [name for name in metadata.files if name != PurePath(name).name]:
-        raise RunError(f"{path} lists {outside[0]}, which is no plain file name; {_REMEDY}")
+        raise RunError(f"{path} lists {outside[0]}, which is not a plain file name; {_REMEDY}")
     texts = {name: _checked(directory / name, digest) for name, digest in metadata.files.items()}
     boosters = sorted(name for name in texts if name.startswith("booster-"))
-    for name in boosters if metadata.features == "preference" else ():
-        # Their scores are the softmax of what the boosters sum up (see `lmsys_ray.members.lightgbm.scorer.predict`).
-        if b"\nobjective=multiclass " not in texts[name] or b"\naverage_output" in texts[name]:
-            raise RunError(f"{directory / name} was not fitted with the objective multiclass; {_REMEDY}")
     for name in VOCABULARIES[metadata.features]:
         if name not in texts:
             raise RunError(f"{path} does not list {name}; {_REMEDY}")
@@ -102,15 +121,17 @@ def load(directory: str | Path) -> Artifacts:
     artifacts = Artifacts(
         metadata.features,
         tuple(_parsed(VectorizerSettings, directory / n, texts[n]) for n in VOCABULARIES[metadata.features]),
-        [_booster(directory / name, texts[name]) for name in boosters],
+        [_booster(directory / name, texts[name], metadata.features) for name in boosters],
+        _linear(directory, texts, metadata),
+        metadata.shrinkage,
     )
     check(artifacts, str(directory))
     return artifacts
 
 
 def check(artifacts: Artifacts, origin: str) -> None:
-    """Raises `RunError` where a booster has not three classes, or not the number of columns its features have."""
-    features = artifacts.features("auto")  # whose columns are the same for every form
+    """Raises `RunError` where a booster does not have three classes and the columns of its features."""
+    features = artifacts.features("auto")  # the columns are the same for every form
     for number, booster in enumerate(artifacts.boosters):
         if booster.num_model_per_iteration() != len(CLASSES):
             classes = booster.num_model_per_iteration()
@@ -124,9 +145,26 @@ def check(artifacts: Artifacts, origin: str) -> None:
             raise RunError(f"{origin}: booster {number} names other columns than this version computes; {_REMEDY}")
 
 
-def _json(model: BaseModel) -> str:
-    # ASCII alone: a vocabulary may hold lone surrogates, which UTF-8 cannot.
-    return json.dumps(model.model_dump(mode="python"), indent=0) + "\n"
+def _linear(directory: Path, texts: dict[str, bytes], metadata: Metadata) -> list[LinearModel]:
+    """Returns the linear models that `metadata` gives a share, none where it gives none."""
+    path = directory / METADATA
+    if metadata.shrinkage is None:
+        return []
+    if metadata.features != "preference":
+        raise RunError(f"{path}: shrinkage is not offered for features {metadata.features}; {_REMEDY}")
+    if not metadata.shrinkage.linear_share:
+        return []
+    if LINEAR not in texts:
+        raise RunError(f"{path} does not list {LINEAR}; {_REMEDY}")
+    found = _parsed(LinearModels, directory / LINEAR, texts[LINEAR])
+    if found.columns != PreferenceFeatures("auto").differences:
+        raise RunError(f"{directory / LINEAR} names other columns than this version computes; {_REMEDY}")
+    return found.models
+
+
+def _json(model: BaseModel, exclude_none: bool = False) -> str:
+    # ASCII only: a vocabulary may have lone surrogates, which UTF-8 cannot encode.
+    return json.dumps(model.model_dump(mode="python", exclude_none=exclude_none), indent=0) + "\n"
 
 
 def _checked(path: Path, digest: str) -> bytes:
@@ -146,15 +184,19 @@ def _parsed(model: type[Model], path: Path, content: bytes) -> Model:
         place = ".".join(map(str, first["loc"])) or "its content"
         raise RunError(f"{path}: {place} is wrong ({first['msg']}); {_REMEDY}") from None
     except (ValueError, RecursionError) as error:
-        raise RunError(f"{path} is no JSON ({str(error)[:80]}); {_REMEDY}") from None
+        raise RunError(f"{path} is not JSON ({first_line(error, 80)}); {_REMEDY}") from None
 
 
-def _booster(path: Path, text: bytes) -> lgb.Booster:
-    if not text.startswith(b"tree"):
-        raise RunError(f"{path} is no LightGBM model; {_REMEDY}")
-    if b"\nend of trees\n" not in text:
-        raise RunError(f"{path} is cut short; {_REMEDY}")
+def _booster(path: Path, content: bytes, kind: FeatureKind) -> lgb.Booster:
     try:
+        text, header = booster_checks.validated_booster(content)
+        if header.averages and kind == "preference":
+            # Scores are the softmax of summed trees (see `lmsys_ray.members.lightgbm.scorer.predict`).
+            raise ValueError("averages its trees, as no booster on these features does")
         return lgb.Booster(model_str=text.decode())
-    except (lgb.basic.LightGBMError, UnicodeDecodeError) as error:
-        raise RunError(f"{path} is no LightGBM model ({error}); {_REMEDY}") from None
+    except lgb.basic.LightGBMError as error:
+        raise RunError(f"{path} is not a LightGBM model ({error}); {_REMEDY}") from None
+    except UnicodeDecodeError:
+        raise RunError(f"{path} is damaged: it is not UTF-8; {_REMEDY}") from None
+    except ValueError as error:
+        raise RunError(f"{path} {error}; {_REMEDY}") from None

@@ -1,4 +1,4 @@
-"""Counts the n-grams of a vocabulary in long sequences of symbols, without a Python step per position."""
+"""Counts the n-grams of a vocabulary in long sequences of symbols, without Python code per position."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from scipy.sparse import csr_array, vstack
 
 ABSENT = 0
-"""The symbol of whatever no n-gram of the vocabulary contains; it also stands between documents."""
+"""The symbol of everything that no n-gram of the vocabulary contains; it also separates documents."""
 
 _POSITIONS_AT_ONCE = 1 << 17
 _COUNTERS_AT_ONCE = 1 << 19
@@ -16,14 +16,13 @@ _TABLE_ENTRIES = 1 << 22
 
 
 class _Step:
-    """Leads from keys `node * symbols + symbol` to nodes of the next level.
+    """Maps keys `node * symbols + symbol` to nodes of the next level.
 
-    A table over all keys is several times faster than a hash table, and larger by the keys that are no node's: up to
-    16 MiB are spent on it.
+    A table over all possible keys is several times faster than a hash table; it may take up to 16 MiB.
     """
 
     def __init__(self, keys: np.ndarray, possible: int) -> None:
-        """`keys` int64 [nodes] are those of the nodes in their order, of `possible` ones from 0."""
+        """Takes the keys of the nodes in order, int64 [nodes], each below `possible`."""
         self._keys = self._table = None
         if possible <= _TABLE_ENTRIES:
             self._table = np.full(possible, -1, np.int32)
@@ -41,13 +40,13 @@ class _Step:
 class NgramTrie:
     """A trie over integer symbols whose levels are arrays: all positions of a text descend it together.
 
-    A node is numbered within its level. The step from a node to a child is the key `node * symbols + symbol`, looked
-    up exactly among the keys of the next level, so that two n-grams can never be taken for each other. Positions that
-    match no prefix of any n-gram drop out at each level, which leaves few of them for the longer n-grams.
+    Nodes are numbered within their level. The key of a child, `node * symbols + symbol`, is looked up exactly among
+    those of the next level, so that n-grams are never confused. Positions that match no prefix of an n-gram drop out at
+    each level, so that few are left for the longer n-grams.
     """
 
     def __init__(self, ngrams: Sequence[Sequence[int]], columns: np.ndarray) -> None:
-        """Builds the trie of distinct `ngrams`, each of symbols from 1; `columns` [ngrams] are those of the counts."""
+        """Builds the trie of distinct `ngrams` of symbols from 1; `columns` [ngrams] says where they are counted."""
         order = np.argsort(columns)
         ngrams, self._ngram_columns = [ngrams[place] for place in order], columns[order]
         lengths = np.array([len(ngram) for ngram in ngrams], np.int64)
@@ -57,7 +56,7 @@ class NgramTrie:
             row[: len(ngram)] = ngram
         self._base = int(symbols.max(initial=0)) + 1
         self._steps: list[_Step] = []  # to each level from the one above
-        self._ngrams: list[np.ndarray] = []  # a level each: int64 [nodes], the n-gram that ends there or -1
+        self._ngrams: list[np.ndarray] = []  # for each level int64 [nodes]: the n-gram that ends there, or -1
         node, above = np.zeros(len(ngrams), np.int64), 1
         for level in range(self.depth):
             alive = lengths > level
@@ -70,12 +69,12 @@ class NgramTrie:
             above = len(keys)
 
     def _hits(self, symbols: np.ndarray, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns where n-grams begin in `symbols[start:stop]` (they may end beyond) and their numbers."""
+        """Returns where n-grams begin in `symbols[start:stop]` (they may end after it) and their numbers."""
         symbols = np.append(symbols[start : stop + self.depth], [ABSENT] * self.depth)
         position, key = np.arange(stop - start), symbols[: stop - start]
         positions, ngrams = [position[:0]], [position[:0]]
         for level, (step, ending) in enumerate(zip(self._steps, self._ngrams, strict=True), 1):
-            child = step(key)  # of a key with ABSENT, which is 0, there is none
+            child = step(key)  # a key with ABSENT, which is 0, has no child
             found = np.flatnonzero(child >= 0)
             position, node = position.take(found), child.take(found)
             ngram = ending.take(node)
@@ -88,8 +87,8 @@ class NgramTrie:
     def count(self, symbols: np.ndarray, documents: np.ndarray, width: int) -> csr_array:
         """Counts the n-grams of each document, int64 [documents, width].
 
-        `symbols` int [positions] are those of all documents in a row, with `ABSENT` between two of them; `documents`
-        int [documents] is where each begins.
+        `symbols` int [positions] are those of all documents end to end, separated by `ABSENT`; `documents` int
+        [documents] is where each begins.
         """
         group = max(1, _COUNTERS_AT_ONCE // max(1, len(self._ngram_columns)))
         blocks = [
@@ -99,9 +98,9 @@ class NgramTrie:
         return vstack(blocks, format="csr") if blocks else csr_array((0, width), dtype=np.int64)
 
     def _count_group(self, symbols: np.ndarray, bounds: np.ndarray, width: int) -> csr_array:
-        """Counts the n-grams between the first and the last of `bounds` with a counter for each document and n-gram.
+        """Counts the n-grams between the first and the last of `bounds`, with a counter for each document and n-gram.
 
-        Counters are faster than sorting the hits, which there are several of for each character.
+        Counters are faster than sorting the hits, of which each character has several.
         """
         documents, ngrams = len(bounds) - 1, len(self._ngram_columns)
         counters = np.zeros(documents * ngrams, np.int64)

@@ -1,8 +1,8 @@
 """The features of the Kaggle notebook that this project generalises, on sparse matrices.
 
-Its quirks are kept, since boosters were fitted on them: the raw cells are counted, JSON syntax and escapes included,
-so that the form of cells has no effect; the logarithm comes before the difference; patterns are regular expressions;
-the last two extras are response B's alone. NumPy's float32 logarithm is part of it, whose last bit depends on the CPU.
+Its quirks are kept, since boosters were fitted on them: raw cells are counted, JSON syntax included, whatever their
+form; the logarithm comes before the difference; patterns are regular expressions; the last two extras are of response B
+only. So is NumPy's float32 logarithm, whose last bit depends on the CPU.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.sparse import csr_array, csr_matrix, hstack
 
-from lmsys_ray.conversations import CELLS, undecoded
+from lmsys_ray.data.conversations import CELLS, undecoded
+from lmsys_ray.members.lightgbm.turns import TurnMatrix, undivided
 from lmsys_ray.members.lightgbm.vectorizer import Vectorizer
 
 EXTRAS = 2 * (5 * len(CELLS) + 2)
@@ -31,7 +32,7 @@ class NotebookFeatures:
         self.names = [f"Column_{column}" for column in range(self.columns)]
 
     def only(self, used: np.ndarray) -> NotebookFeatures:
-        """Returns the same features with columns left empty where `used` bool [columns] is false."""
+        """Returns features whose columns are empty where `used` bool [columns] is false."""
         needed = used[: self._terms] | used[self._terms : 2 * self._terms]
         words, characters = np.split(needed, [self._words.columns])
         return NotebookFeatures(self._words.only(words), self._characters.only(characters))
@@ -44,9 +45,13 @@ class NotebookFeatures:
         blocks = [difference, abs(difference), csr_array(_extras(conversations))]
         return csr_matrix(hstack(blocks, format="csr", dtype=np.float64))
 
+    def by_turn(self, conversations: pa.Table) -> TurnMatrix:
+        """Returns the matrix as it is: the notebook counted raw cells."""
+        return undivided(self.matrix(conversations))
+
     def mirrored(self, matrix: csr_matrix) -> None:
-        """Returns nothing: the notebook scored one order."""
-        return None
+        """Returns None: the notebook scored one order."""
+        return
 
     def _logarithms(self, texts: list[str]) -> csr_array:
         """Returns log(1 + count), float32 [texts, terms]."""
@@ -62,7 +67,7 @@ def _extras(conversations: pa.Table) -> np.ndarray:
     counts = [
         *newlines,
         *(pc.count_substring(cell, "\n\n") for cell in cells),
-        # The pattern "." is a regular expression: every character but a newline.
+        # The pattern "." is a regular expression: any character except a newline.
         *(pc.subtract(pc.utf8_length(cell), newline) for cell, newline in zip(cells, newlines, strict=True)),
         *(pc.count_substring(cell, " ") for cell in cells),
         *(pc.count_substring(cell, '","') for cell in cells),

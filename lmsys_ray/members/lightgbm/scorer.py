@@ -9,51 +9,76 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lmsys_ray import CLASSES
-from lmsys_ray.config import LightGBMSettings
-from lmsys_ray.conversations import CELLS, CellForm
-from lmsys_ray.local_copies import local_copy
-from lmsys_ray.members.lightgbm.artifacts import load
+from lmsys_ray import CLASSES, SWAPPED
+from lmsys_ray.data.conversations import CELLS, CellForm
+from lmsys_ray.members.lightgbm.artifacts import Artifacts, load
+from lmsys_ray.members.lightgbm.booster_checks import split_columns
 from lmsys_ray.members.lightgbm.features import Features
+from lmsys_ray.members.lightgbm.linear import log_odds, with_linear
 from lmsys_ray.members.lightgbm.portable import softmax
-from lmsys_ray.members.usage import Usage
-from lmsys_ray.resources import locate
-
-SWAPPED = [1, 0, 2]
-"""The class of a row (a, b, tie) once A and B have changed places."""
+from lmsys_ray.members.lightgbm.preference import PreferenceFeatures
+from lmsys_ray.members.lightgbm.settings import LightGBMSettings
+from lmsys_ray.members.lightgbm.shrinkage import Turns, averaged, shrunk
+from lmsys_ray.members.lightgbm.turns import TurnMatrix, undivided
+from lmsys_ray.members.protocol import Scores
+from lmsys_ray.storage.cache import local_copy
+from lmsys_ray.storage.packaged import locate
 
 _BATCH_CHARACTERS = 1 << 17
-"""Characters of a batch: what bounds the memory of scoring, whatever the number of rows; one row is always taken."""
+"""Characters of a batch, which bound the memory of scoring; a single row may have more."""
 
 
 class LightGBMScorer:
-    """The LightGBM member: features of the cells, the mean of its boosters' probabilities."""
+    """Scores with the mean of the boosters' probabilities on features of the cells, and what `Shrinkage` says."""
 
     def __init__(self, settings: LightGBMSettings, cells: CellForm) -> None:
-        """Loads the artefacts that `settings` name; `cells` says what the raw cells hold.
+        """Loads the artefacts that `settings` name; `cells` is the form of the raw cells.
 
-        Raises `UsageError` or `RunError` where they are not there, damaged or do not fit each other.
+        Raises `UsageError` or `RunError` where they are missing, damaged or inconsistent.
         """
-        self.usage = Usage()  # of tokens, which it has none of
         self.notes: list[str] = []
         self.facts: dict[str, Any] = {}
         artifacts = load(local_copy(locate(settings.artifacts)))
-        self._boosters = artifacts.boosters
+        self._artifacts = artifacts
         features = artifacts.features(cells)
-        # Terms that no tree asks for need not be counted: most of a vocabulary.
-        self._features = features.only(used_columns(self._boosters))
+        if artifacts.vocabularies:  # Terms that no tree uses, most of a vocabulary, are not counted.
+            features = features.only(used_columns(artifacts.boosters))
+        self._features = features
 
-    def score(self, conversations: pa.Table) -> np.ndarray:
-        """Returns float32 probabilities [rows, 3] of a table with the columns of `CONVERSATIONS`."""
-        scores = [self._score(batch) for batch in batches(conversations)]
-        return np.concatenate([*scores, np.empty((0, len(CLASSES)))]).astype(np.float32)
+    def score(self, conversations: pa.Table) -> Scores:
+        """Scores a table with the columns of `CONVERSATIONS`."""
+        parts = [self._score(batch) for batch in batches(conversations)]
+        return Scores(np.concatenate([*parts, np.empty((0, len(CLASSES)))]).astype(np.float32))
 
     def _score(self, batch: pa.Table) -> np.ndarray:
-        return predict(self._boosters, self._features, self._features.matrix(batch))
+        shrinkage = self._artifacts.shrinkage
+        turns = read_turns(self._features, batch, shrinkage.turns if shrinkage else "joined")
+        return conversation_scores(turn_scores(self._artifacts, self._features, turns), turns, self._artifacts)
+
+
+def read_turns(features: Features, conversations: pa.Table, turns: Turns) -> TurnMatrix:
+    """Returns the features of conversations, their turns apart or joined."""
+    return features.by_turn(conversations) if turns == "apart" else undivided(features.matrix(conversations))
+
+
+def turn_scores(artifacts: Artifacts, features: Features, turns: TurnMatrix) -> np.ndarray:
+    """Returns the probabilities [all turns, 3] of boosters and linear models, float64."""
+    found = predict(artifacts.boosters, features, turns.matrix)
+    if artifacts.shrinkage is None or not artifacts.linear or not isinstance(features, PreferenceFeatures):
+        return found
+    odds = log_odds(artifacts.linear, features.only_differences(turns.matrix))
+    return with_linear(found, odds, artifacts.shrinkage.linear_share)
+
+
+def conversation_scores(scores: np.ndarray, turns: TurnMatrix, artifacts: Artifacts) -> np.ndarray:
+    """Returns the probabilities [conversations, 3] for the `scores` [all turns, 3] of their turns, shrunk."""
+    if artifacts.shrinkage is None:
+        return scores
+    return shrunk(averaged(scores, turns), turns.several, artifacts.shrinkage)
 
 
 def predict(boosters: Sequence[lgb.Booster], features: Features, matrix: Any) -> np.ndarray:
-    """Returns the mean probabilities [rows, 3] of boosters, float64; of both orders of A and B where `features` can."""
+    """Returns the mean probabilities [rows, 3] of boosters, float64, over both orders of A and B if `features` can."""
     straight = _mean(boosters, features, matrix)
     mirrored = features.mirrored(matrix)
     if mirrored is None:
@@ -73,11 +98,14 @@ def _mean(boosters: Sequence[lgb.Booster], features: Features, matrix: Any) -> n
 
 def used_columns(boosters: Sequence[lgb.Booster]) -> np.ndarray:
     """Returns bool [columns]: whether any booster splits on the column."""
-    return np.any([booster.feature_importance("split") > 0 for booster in boosters], axis=0)
+    used = np.zeros(boosters[0].num_feature(), bool)
+    for booster in boosters:  # LightGBM's own count omits splits without a recorded gain
+        used[split_columns(booster.model_to_string().encode())] = True
+    return used
 
 
 def batches(conversations: pa.Table) -> Iterator[pa.Table]:
-    """Cuts a table between rows so that a batch holds some `_BATCH_CHARACTERS`."""
+    """Cuts a table between rows into batches of about `_BATCH_CHARACTERS`."""
     characters = sum(pc.utf8_length(conversations[cell]).to_numpy() for cell in CELLS)
     number = np.cumsum(characters) // _BATCH_CHARACTERS
     cuts = [0, *(np.flatnonzero(np.diff(number)) + 1), conversations.num_rows]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from functools import cache
 from itertools import count
 
@@ -17,7 +17,7 @@ from lmsys_ray.members.lightgbm.portable import log1p
 Statistics = dict[str, np.ndarray]
 """Float64 [texts] by name."""
 
-# A word; where no spaces part words (Chinese, Japanese, Korean) a character.
+# A word, or a character where words are not separated by spaces (Chinese, Japanese, Korean).
 _WORD = re.compile(r"[^\W_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 _CHARACTERS = {
@@ -33,10 +33,10 @@ _CHARACTERS = {
 }
 _CATEGORIES = (*_CHARACTERS, "space", "digit", "upper", "latin", "cyrillic", "east_asian", "letter", "symbol")
 _BEYOND = 0x10000
-"""All characters beyond the basic plane, emoji above all, count as symbols."""
+"""All characters outside the basic plane, mostly emoji, count as symbols."""
 
-# Whether a line begins so. A pattern with ^ cannot be counted in a whole text: where Arrow goes on after a match, the
-# rest begins anew.
+# How a line begins. Patterns with ^ cannot be counted in a whole text: after a match, Arrow treats the rest as a new
+# text.
 _LINES = {
     "bullets": r"^\s*[-*•](?:\s|$)",
     "numbered": r"^\s*\d{1,3}[.)](?:\s|$)",
@@ -65,14 +65,14 @@ _LIST_OF = {word: name for name, words in _WORD_LISTS.items() for word in words.
 
 
 class Numbering(defaultdict[str, int]):
-    """Numbers words as they come, from 0."""
+    """Numbers words in the order in which they occur, from 0."""
 
     def __init__(self) -> None:
         super().__init__(count().__next__)
 
 
 class Words:
-    """The words of texts, as sets and as sets of three in a row. Those of one numbering can be compared."""
+    """The words of texts, as sets and as sets of trigrams. Those with the same numbering can be compared."""
 
     def __init__(self, texts: Sequence[str], numbering: Numbering) -> None:
         self.lists = [_WORD.findall(text.lower()) for text in texts]
@@ -81,13 +81,13 @@ class Words:
 
 
 def _trigrams(words: list[str], numbering: Numbering) -> set[int]:
-    """Returns three words in a row as one number each: 21 bits a word, which is exact up to two million words."""
+    """Returns the trigrams of words, each as one number: 21 bits a word, exact up to two million words."""
     numbers = np.fromiter(map(numbering.__getitem__, words), np.int64, len(words))
     return set(((numbers[:-2] << 42) | (numbers[1:-1] << 21) | numbers[2:]).tolist()) if len(words) > 2 else set()
 
 
 def statistics(texts: Sequence[str], words: Words) -> Statistics:
-    """Returns what can be said of each text alone; counts as log(1 + count), shares from 0 to 1."""
+    """Returns the statistics of each text by itself; counts as log(1 + count), shares from 0 to 1."""
     array = pa.array(texts, pa.large_string())
     length = _lengths(texts)
     total, distinct, trigrams = _lengths(words.lists), _lengths(words.sets), _lengths(words.trigrams)
@@ -122,7 +122,7 @@ def statistics(texts: Sequence[str], words: Words) -> Statistics:
 
 
 def shared_with(response: Words, prompt: Words) -> Statistics:
-    """Returns how much of the words and trigrams of each response stands in its prompt, and the reverse."""
+    """Returns which share of the words and trigrams of each response is in its prompt, and the reverse."""
     own, other = _lengths(response.sets), _lengths(prompt.sets)
     both = np.array([len(a & b) for a, b in zip(response.sets, prompt.sets, strict=True)], float)
     copied = np.array([len(a & b) for a, b in zip(response.trigrams, prompt.trigrams, strict=True)], float)
@@ -135,7 +135,7 @@ def shared_with(response: Words, prompt: Words) -> Statistics:
 
 
 def similarity(a: Words, b: Words) -> Statistics:
-    """Returns the Jaccard similarities of two sides; two empty texts are alike."""
+    """Returns the Jaccard similarities of two sides; of two empty texts it is 1."""
     result = {}
     for name, ours, theirs in (("words", a.sets, b.sets), ("trigrams", a.trigrams, b.trigrams)):
         both = np.array([len(x & y) for x, y in zip(ours, theirs, strict=True)], float)
@@ -144,12 +144,12 @@ def similarity(a: Words, b: Words) -> Statistics:
     return result
 
 
-def _lengths(items: Sequence) -> np.ndarray:
+def _lengths(items: Sequence[Sized]) -> np.ndarray:
     return np.fromiter(map(len, items), np.float64, len(items))
 
 
 def _line_counts(texts: pa.LargeStringArray) -> Statistics:
-    """Returns how many lines of each text begin as each of `_LINES` says."""
+    """Returns how many lines of each text match each of `_LINES`."""
     lines = pc.split_pattern(texts, "\n")
     text = pc.list_parent_indices(lines).to_numpy()
     values = pc.list_flatten(lines)

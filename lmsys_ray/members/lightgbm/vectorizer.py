@@ -1,7 +1,7 @@
-"""Counts the words or character n-grams of texts as scikit-learn's `CountVectorizer` does, only much faster.
+"""Counts the words or character n-grams of texts as scikit-learn's `CountVectorizer` does, but much faster.
 
-What a text is broken into is decided by scikit-learn's own functions wherever a setting is unusual; the common cases
-(character n-grams, words and their n-grams by a token pattern) are counted in numpy over all texts of a batch at once.
+Unusual settings use scikit-learn's own analyzer; the common cases (character n-grams, words, and word n-grams by the
+default token pattern) are counted in numpy over all texts of a batch at once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Occurrences = Callable[[Sequence[str]], csr_array]
 
 
 class VectorizerSettings(BaseModel):
-    """Everything of a fitted `CountVectorizer` that decides what it counts; the fields have its names."""
+    """The settings of a fitted `CountVectorizer` that determine what it counts, under the same names."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -68,7 +68,7 @@ class VectorizerSettings(BaseModel):
     def of(cls, fitted: CountVectorizer) -> VectorizerSettings:
         """Returns the settings of a fitted `CountVectorizer`.
 
-        Raises `ValueError` for one that runs code of the user's, which no settings can hold, or reads files.
+        Raises `ValueError` for one that runs the user's own code, which settings cannot hold, or reads files.
         """
         if type(fitted) is not CountVectorizer:
             raise ValueError(f"it is a {type(fitted).__name__}, only a plain CountVectorizer can be rebuilt exactly")
@@ -99,7 +99,7 @@ class Vectorizer:
     """Counts the terms of a vocabulary in texts."""
 
     def __init__(self, settings: VectorizerSettings, needed: np.ndarray | None = None) -> None:
-        """`needed` bool [columns] leaves out terms, whose columns then stay empty; by default all are counted."""
+        """Counts the terms where `needed` bool [columns] is true, by default all; other columns stay empty."""
         self.settings = settings
         self.columns = len(settings.vocabulary)
         self._binary = settings.binary
@@ -108,11 +108,11 @@ class Vectorizer:
         self._occurrences = _occurrences(settings, terms)
 
     def only(self, needed: np.ndarray) -> Vectorizer:
-        """Returns a vectorizer with the same columns that counts those alone where `needed` bool [columns] is true."""
+        """Returns a vectorizer with the same columns that counts only those where `needed` bool [columns] is true."""
         return Vectorizer(self.settings, needed)
 
     def counts(self, texts: Sequence[str]) -> csr_array:
-        """Returns how often each term stands in each text, int64 [texts, columns]."""
+        """Returns how often each term occurs in each text, int64 [texts, columns]."""
         counts = self._occurrences(texts)
         if self._binary:
             counts.data[:] = 1
@@ -128,7 +128,7 @@ def _occurrences(settings: VectorizerSettings, terms: dict[str, int]) -> Occurre
 
 
 class _Analyzed:
-    """Counts what scikit-learn's own analyzer yields: single words, and word n-grams by a pattern of the user's."""
+    """Counts what scikit-learn's own analyzer yields: single words, and word n-grams by a custom pattern."""
 
     def __init__(self, settings: VectorizerSettings, terms: dict[str, int]) -> None:
         self._analyze = settings.sklearn().build_analyzer()
@@ -144,7 +144,7 @@ class _Analyzed:
 
 
 class _WordNgrams:
-    """Counts n-grams of words; a word is one symbol. The default pattern yields no word with a space in it."""
+    """Counts n-grams of words; a word is one symbol. The default pattern never yields a word with a space."""
 
     def __init__(self, settings: VectorizerSettings, terms: dict[str, int]) -> None:
         shortest, longest = settings.ngram_range
@@ -158,7 +158,7 @@ class _WordNgrams:
         )
 
     def __call__(self, texts: Sequence[str]) -> csr_array:
-        # A word more at the end of each document keeps n-grams from running into the next.
+        # An extra word at the end of each document keeps n-grams from crossing into the next.
         documents = ([*self._words(text), ""] for text in texts)
         symbols, lengths = _looked_up(documents, self._symbols.get, ABSENT)
         return self._trie.count(symbols, np.cumsum(lengths) - lengths, self._width)
@@ -167,8 +167,8 @@ class _WordNgrams:
 class _Characters:
     """Counts n-grams of characters; a code point is one symbol.
 
-    The white space is that of scikit-learn: `char` makes one space of two or more white characters, `char_wb` counts
-    inside words only, each with a space on both sides.
+    White space is treated as in scikit-learn: `char` replaces two or more by one space, `char_wb` counts inside words
+    only, each with a space on both sides.
     """
 
     def __init__(self, settings: VectorizerSettings, terms: dict[str, int]) -> None:
@@ -177,7 +177,7 @@ class _Characters:
         self._within_words = settings.analyzer == "char_wb"
         self._width = len(settings.vocabulary)
         ngrams = {term: column for term, column in terms.items() if len(term) <= longest}
-        # A padded word shorter than the shortest n-gram is counted whole.
+        # A padded word shorter than the shortest n-gram is counted as a whole.
         ngrams = {
             ngram: column
             for ngram, column in ngrams.items()
@@ -209,7 +209,7 @@ class _Characters:
         if not self._within_words:
             return _WHITE_SPACES.sub(" ", text)
         words = text.split()
-        return f" {'   '.join(words)} " if words else ""  # of three spaces the middle one parts two words
+        return f" {'   '.join(words)} " if words else ""  # the middle one of three spaces separates two words
 
 
 _WHITE_SPACES = re.compile(r"\s\s+")

@@ -1,0 +1,10 @@
+#!/usr/bin/env python3
+"""Fit links, weights, temperature and the kind of blend of a finished run to labels, as settings for score.py."""
+
+import sys
+
+from lmsys_ray.cli.calibrate import main
+from lmsys_ray.cli.command import run_command
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,57 @@
+"""Fit everything between scores and probabilities to labels, and write it as settings for the command that scores."""
+
+import argparse
+import shlex
+from collections.abc import Sequence
+
+from lmsys_ray.config.output_root import output_path
+
+
+def parser(prog: str) -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
+    score = _score_command(prog)
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Fit the links of two scores, weights, temperature, share of the class prior and the kind of blend "
+        "of a finished run to labels, judge each kind out of fold, and write the chosen one as settings.",
+        epilog=f"Rows that a member was trained on flatter it: give labels it has not seen. {score} --config RUN.yaml "
+        "--config CALIBRATION.yaml blends a finished run anew, without scoring anything again, or scores other input. "
+        "Exit codes: 0 done, 1 failed, 2 wrong usage.",
+    )
+    parser.add_argument("--run", metavar="RUN_DIR", required=True, help=f"run directory that {score} finished")
+    parser.add_argument(
+        "--labels",
+        metavar="FILE",
+        required=True,
+        help="id, winner_model_a, winner_model_b, winner_tie: .csv .jsonl .parquet",
+    )
+    parser.add_argument("--output", metavar="FILE", help="YAML file to write; default: RUN_DIR/calibration.yaml")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "calibrate.py") -> None:
+    """Runs the command."""
+    arguments = parser(prog).parse_args(argv)
+    # Imported once the command is known to be right: these take a second to load.
+    from lmsys_ray.data.labels import read_labels
+    from lmsys_ray.evaluation.calibration import calibrate
+    from lmsys_ray.evaluation.calibration_report import calibration_yaml, show
+    from lmsys_ray.evaluation.labelled_scores import join, settings_of
+    from lmsys_ray.run_directory.layout import RunDirectory
+    from lmsys_ray.storage.files import make_folder, path_of, write_bytes
+
+    run = RunDirectory(output_path(arguments.run))
+    settings = settings_of(run)
+    calibrated = calibrate(join(run, settings, read_labels(arguments.labels)), settings)
+    file = path_of(output_path(arguments.output)) if arguments.output else run.path / "calibration.yaml"
+    make_folder(file.parent)
+    write_bytes(file, calibration_yaml(calibrated, settings).encode())
+    again = ["--config", str(run.path / "settings.yaml"), "--config", str(file)]
+    if settings.output != str(run.path):
+        again += ["--output", str(run.path)]
+    show(calibrated, f"{_score_command(prog)} {shlex.join(again)}")
+
+
+def _score_command(prog: str) -> str:
+    """Returns how the command that scores is called where this one is called `prog`."""
+    return prog.replace("calibrate", "score")

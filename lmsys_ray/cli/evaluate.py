@@ -1,0 +1,52 @@
+"""Judge a finished run against labels, and fit the weights and the temperature of its blend."""
+
+import argparse
+from collections.abc import Sequence
+
+from lmsys_ray.config.output_root import output_path
+
+
+def parser(prog: str) -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Judge a run's members and blend against labels, with intervals, and fit the blend.",
+        epilog="Rows that a member was trained on flatter it: give labels it has not seen. Writes evaluation.json, "
+        "reliability.png and blend.yaml. Exit codes: 0 done, 1 failed, 2 wrong usage.",
+    )
+    parser.add_argument(
+        "--run", metavar="RUN_DIR", required=True, help=f"run directory that {_score_command(prog)} finished"
+    )
+    parser.add_argument(
+        "--labels",
+        metavar="FILE",
+        required=True,
+        help="id, winner_model_a, winner_model_b, winner_tie, and source where there is one: .csv .jsonl .parquet",
+    )
+    parser.add_argument("--output", metavar="DIR", help="default: RUN_DIR/evaluation")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "evaluate.py") -> None:
+    """Runs the command."""
+    arguments = parser(prog).parse_args(argv)
+    # Imported once the command is known to be right: these take a second to load.
+    from lmsys_ray.data.labels import read_labels
+    from lmsys_ray.evaluation.console import show
+    from lmsys_ray.evaluation.evaluate import evaluate
+    from lmsys_ray.evaluation.labelled_scores import join, settings_of
+    from lmsys_ray.evaluation.report import write_report
+    from lmsys_ray.run_directory.layout import RunDirectory
+    from lmsys_ray.storage.files import path_of
+
+    run = RunDirectory(output_path(arguments.run))
+    settings = settings_of(run)
+    evaluation = evaluate(join(run, settings, read_labels(arguments.labels)), settings)
+    folder = path_of(output_path(arguments.output)) if arguments.output else run.path / "evaluation"
+    write_report(evaluation, settings, run, folder)
+    show(evaluation, folder, _score_command(prog))
+
+
+def _score_command(prog: str) -> str:
+    """Returns how the command that scores is called where this one is called `prog`."""
+    return prog.replace("evaluate", "score")

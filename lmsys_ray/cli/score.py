@@ -1,0 +1,111 @@
+"""Score conversations with every member of the ensemble and write the blended submission."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmsys_ray.config.layering import layer_settings
+from lmsys_ray.config.messages import validate_settings
+from lmsys_ray.config.output_root import is_submitted, output_path
+from lmsys_ray.printable import say
+from lmsys_ray.scoring.progress import Display
+
+if TYPE_CHECKING:
+    from lmsys_ray.scoring.settings import Settings
+
+DONE_WITH_REJECTS = 3
+"""The exit code of a `--strict` run that came to its end with rejects or warnings."""
+
+
+def parser(prog: str = "score.py") -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Score conversations: P(A preferred), P(B preferred), P(tie) of each row, blended over members.",
+        epilog="Settings are layered: preset, then configs, then flags. Exit codes: 0 done; 1 failed; 2 wrong usage; "
+        "3 done, but with rejects or warnings (with --strict); 130 stopped by Ctrl-C; 143 stopped by SIGTERM; "
+        "129 by SIGHUP. After 1, 129, 130 and 143 the same command resumes from what is done.",
+    )
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        action="append",
+        default=[],
+        dest="configs",
+        help="YAML file of settings; may be repeated, and a later one wins",
+    )
+    parser.add_argument("--preset", metavar="NAME", help="packaged settings to start from: default, notebook")
+    parser.add_argument("--input", metavar="PATH", nargs="+", help="files or globs: .csv .jsonl .parquet, .gz too")
+    parser.add_argument("--output", metavar="RUN_DIR", help="run directory; one that exists is resumed")
+    parser.add_argument("--limit", metavar="N", type=int, help="read only the first N rows")
+    parser.add_argument(
+        "--trust-pickle", action="store_true", help="you trust who made weights in pickles: sets each trust_pickle"
+    )
+    parser.add_argument("--strict", action="store_true", help="exit code 3 where rows were rejected or warned of")
+    parser.add_argument(
+        "--set", metavar="key.path=value", action="append", default=[], dest="sets", help="any setting; may be repeated"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "score.py") -> int:
+    """Runs the command."""
+    arguments = parser(prog).parse_args(argv)
+    with Display() as display, display.during("settings"):  # they may lie in a storage that hangs
+        settings = score_settings(arguments)
+    # Imported once the settings are known to be right: Ray takes seconds to load.
+    from lmsys_ray.run_directory.layout import RunDirectory
+    from lmsys_ray.scoring import preflight
+    from lmsys_ray.scoring.job import score
+    from lmsys_ray.scoring.summary import summary
+
+    with Display() as display:
+        with display.during("check of the input and the models"):
+            settings = preflight.check(settings)
+        report = score(settings, display)
+    for line in summary(report, settings, RunDirectory(settings.output)):
+        say(line)
+    return DONE_WITH_REJECTS if arguments.strict and not report.clean else 0
+
+
+def score_settings(arguments: argparse.Namespace) -> Settings:
+    """Returns the settings that the flags of `parser` ask for, their output an absolute path or a URL.
+
+    Raises `UsageError` for what is not accepted.
+    Prints a line for each member whose preset was chosen for another model than the one it now has.
+    """
+    from lmsys_ray.scoring.settings import Settings  # the settings of all kinds of members
+
+    flags = {"input": arguments.input, "output": arguments.output, "limit": arguments.limit}
+    said: list[str] = []
+    values = layer_settings(arguments.preset, arguments.configs, flags, arguments.sets, said.append)
+    if values.get("output") is None and values.get("input"):
+        values["output"] = _run_directory_for(values["input"])
+    if arguments.trust_pickle:
+        _trust_pickle(values.get("members"))
+    settings = validate_settings(Settings, values)
+    output = output_path(settings.output, settings.output_root)
+    if is_submitted() and output != settings.output:
+        said.append(f"output: {output}; a submitted job loses its working directory (output_root names another place)")
+    for line in said:
+        say(line)
+    return settings.model_copy(update={"output": output})
+
+
+def _trust_pickle(members: object) -> None:
+    from lmsys_ray.members.registry import class_named
+
+    for member in members.values() if isinstance(members, dict) else ():
+        settings = class_named(member.get("kind")) if isinstance(member, dict) else None
+        if settings and "trust_pickle" in settings.model_fields:
+            member["trust_pickle"] = True
+
+
+def _run_directory_for(inputs: object) -> str:
+    """Returns `runs/NAME` after the first input."""
+    first = inputs if isinstance(inputs, str) else str(next(iter(inputs)))  # type: ignore[call-overload]
+    return os.path.join("runs", Path(first.removeprefix("packaged:")).name.split(".")[0].strip("*") or "run")

@@ -1,0 +1,1 @@
+"""Ray: the cluster, its nodes, and streams of work over them."""

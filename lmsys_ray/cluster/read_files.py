@@ -1,0 +1,110 @@
+"""Reads files by tasks on the cluster."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+
+from lmsys_ray.cluster.dispatch import raise_member_errors
+from lmsys_ray.cluster.excluded_nodes import avoiding
+from lmsys_ray.cluster.pool import ENCODE_CPUS
+from lmsys_ray.cluster.read_guard import Guard
+from lmsys_ray.data.conversations import CellForm
+from lmsys_ray.data.readers import BEGINNING, LARGEST_CELL, ReadPosition, read_rows
+
+_MOST_READS = 64
+"""The most tasks; of more files, each task reads several, since a task costs more than reading a small file."""
+
+_YIELDED_BYTES, _YIELDED_TABLES = 1 << 20, 256
+"""Small tables are gathered up to one of these before a task yields them."""
+
+_READ_BLOCK_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class DistributedReader:
+    """An iterable of (file, rows as `lmsys_ray.data.readers.READ`) over files, in order; each iteration reads them.
+
+    Tasks on the cluster read. Ray Data limits how far they run ahead, so that memory stays flat.
+    """
+
+    files: Sequence[str]
+    form: CellForm
+    limit: int | None
+    start: ReadPosition = BEGINNING
+    """Where to begin in the first file."""
+    guard: Guard | None = None
+    """Guards the reading of each file."""
+    excluded: frozenset[str] = frozenset()
+    """Ids of nodes on which no task may run."""
+    largest_cell: int = LARGEST_CELL
+
+    def resume_at(self, file: str, start: ReadPosition, rows: int) -> "DistributedReader":
+        """Returns a reader that begins at `start` in `file`, before which `rows` rows were read in all."""
+        place = self.files.index(file)
+        left = None if self.limit is None else self.limit - rows
+        guard = self.guard and self.guard.from_file(place)
+        return replace(self, files=self.files[place:], limit=left, start=start, guard=guard)
+
+    def __iter__(self) -> Iterator[tuple[str, pa.Table]]:
+        starts = [self.start, *[BEGINNING] * (len(self.files) - 1)]
+        items = [
+            {"number": number, "path": path.encode("utf-8", "surrogateescape"), "at": start.at, "row": start.row}
+            for number, (path, start) in enumerate(zip(self.files, starts, strict=True))
+        ]
+        dataset: ray.data.Dataset = ray.data.from_items(items, override_num_blocks=min(len(items), _MOST_READS))
+        dataset.context.execution_options.preserve_order = True
+        dataset.context.target_max_block_size = _READ_BLOCK_BYTES
+        reading = partial(_read, form=self.form, limit=self.limit, guard=self.guard, largest_cell=self.largest_cell)
+        few_files: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "num_cpus": ENCODE_CPUS}
+        dataset = dataset.map_batches(reading, **few_files, **avoiding(self.excluded))
+        left = self.limit
+        with raise_member_errors():
+            for block in cast(Iterator[pa.Table], dataset.iter_batches(batch_size=None, batch_format="pyarrow")):
+                numbers = block["file"].to_numpy()
+                ends = [*np.flatnonzero(np.diff(numbers)) + 1, block.num_rows]
+                for first, end in zip([0, *ends[:-1]], ends, strict=True):
+                    rows = block.slice(first, end - first).drop_columns("file").slice(0, left)
+                    left = None if left is None else left - rows.num_rows
+                    if rows.num_rows:
+                        yield self.files[numbers[first]], rows
+                if left == 0:
+                    return
+
+
+def read_files(
+    files: Sequence[str],
+    form: CellForm,
+    limit: int | None,
+    guard: Guard | None = None,
+    excluded: frozenset[str] = frozenset(),
+    largest_cell: int = LARGEST_CELL,
+) -> DistributedReader:
+    """Returns a reader of the rows of all files in order, at most `limit` of them."""
+    return DistributedReader(files, form, limit, guard=guard, excluded=excluded, largest_cell=largest_cell)
+
+
+def _read(
+    batch: pa.Table, form: CellForm, limit: int | None, guard: Guard | None, largest_cell: int
+) -> Iterator[pa.Table]:
+    """Yields the rows of the files in `batch`, gathered over small files, since each yield costs Ray some ms."""
+    waiting: list[pa.Table] = []
+    left = limit
+    for item in batch.to_pylist():
+        if left == 0:
+            break
+        path, start = item["path"].decode("utf-8", "surrogateescape"), ReadPosition(item["at"], item["row"])
+        with guard.reading(item["number"]) if guard else nullcontext():
+            for rows in read_rows(path, form, limit=left, start=start, largest_cell=largest_cell):
+                left = None if left is None else left - rows.num_rows
+                waiting.append(rows.append_column("file", pa.repeat(pa.scalar(item["number"]), rows.num_rows)))
+                if sum(table.nbytes for table in waiting) >= _YIELDED_BYTES or len(waiting) >= _YIELDED_TABLES:
+                    yield pa.concat_tables(waiting)
+                    waiting.clear()
+    if waiting:
+        yield pa.concat_tables(waiting)

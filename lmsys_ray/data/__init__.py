@@ -1,0 +1,1 @@
+"""Conversations, labels and the files that hold them."""

@@ -1,0 +1,1 @@
+"""Linear layers in the forms that a device computes fastest."""

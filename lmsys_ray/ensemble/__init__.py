@@ -1,0 +1,1 @@
+"""What members scored becomes one submission."""

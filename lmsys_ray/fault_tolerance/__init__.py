@@ -1,0 +1,1 @@
+"""Processes that die or hang, and rows that kill them."""

@@ -1,1 +1,0 @@
-"""Converts artefacts of other programs into those that the scorer reads."""

@@ -1,0 +1,1 @@
+"""Rows of the input become the shards of a run."""

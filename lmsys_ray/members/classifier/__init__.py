@@ -1,0 +1,1 @@
+"""The classifier: a transformer with a head of three labels."""

@@ -1,0 +1,1 @@
+"""Judges: any causal language model, asked which response is better."""

@@ -1,0 +1,1 @@
+"""Training the LightGBM member."""

@@ -1,0 +1,1 @@
+"""Scalar reward models: a score for each response by itself."""

@@ -1,0 +1,1 @@
+"""The kind `scores`: probabilities or scores that were made elsewhere, found by id."""

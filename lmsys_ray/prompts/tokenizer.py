@@ -1,0 +1,103 @@
+"""Texts to token ids, without reading more of a huge text than its maximum length allows.
+
+A text is shortened before it is tokenized, at a boundary where that does not change the tokens that are kept: between a
+character and a space. The pre-tokenizers of GPT-2, Llama 3, Qwen and others start a new piece there, and SentencePiece
+vocabularies have no token across it. Where a vocabulary has one (SuperBPE), texts are tokenized in full.
+"""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from tokenizers import Encoding, Tokenizer
+
+from lmsys_ray.errors import UnscorableError
+
+# SentencePiece writes a space as ▁.
+BOUNDARY = re.compile(r"(?<=[^\s▁])(?= )")
+NO_BOUNDARY = re.compile(r"(?!)")
+
+# An ASCII character before a space, as written by byte-level BPE (Ġ) or SentencePiece (▁).
+_TOKEN_ACROSS_WORDS = re.compile("[!-~][ Ġ▁]")
+
+CHARACTERS_PER_TOKEN = 8
+"""How much of a text is tried first; most languages and code have 2 to 5 characters per token."""
+
+
+class BoundedTokenizer:
+    """Tokenizes texts up to a number of tokens; special tokens are left to the caller.
+
+    Batches run on all cores, outside the interpreter's lock; TOKENIZERS_PARALLELISM=false stops that. After
+    `special_tokens.cells_as_text`, a text that spells a special token of the tokenizer's own vocabulary raises
+    `UnscorableError`.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self.tokenizer = tokenizer
+        across_words = any(map(_TOKEN_ACROSS_WORDS.search, tokenizer.get_vocab(with_added_tokens=True)))
+        self.boundary = NO_BOUNDARY if across_words else BOUNDARY
+        self.originals: np.ndarray | None = None
+        """The id to return for each id, or -1 where it must not occur; none: ids are returned unchanged."""
+
+    def ids(self, text: str) -> np.ndarray:
+        """Returns all token ids of one text, int32 [tokens]."""
+        return self._ids(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def first_tokens(self, texts: Sequence[str], count: int) -> list[np.ndarray]:
+        """Returns the first `count` token ids of each text, or all if there are fewer."""
+        found: list[np.ndarray] = [np.empty(0, np.int32)] * len(texts)
+        pending, characters = list(range(len(texts))), count * CHARACTERS_PER_TOKEN
+        while pending:
+            heads = [texts[i][: self.head(texts[i], characters)] for i in pending]
+            encodings = self.tokenizer.encode_batch_fast(heads, add_special_tokens=False)
+            too_short = []
+            for i, head, encoding in zip(pending, heads, encodings, strict=True):
+                if len(encoding) < count and len(head) < len(texts[i]):
+                    too_short.append(i)
+                else:
+                    found[i] = self._ids(encoding)[:count]
+            pending, characters = too_short, characters * 2
+        return found
+
+    def shorten(self, text: str, count: int) -> str:
+        """Drops the middle of `text` without changing its first and last `count` tokens.
+
+        Where anything is dropped, the result has at least `count` tokens from each end.
+        """
+        characters = count * CHARACTERS_PER_TOKEN
+        while (head := self.head(text, characters)) < (tail := self.tail(text, characters)):
+            ends = self.tokenizer.encode_batch_fast([text[:head], text[tail:]], add_special_tokens=False)
+            if all(len(end) >= count for end in ends):
+                return text[:head] + text[tail:]
+            characters *= 2
+        return text
+
+    def head(self, text: str, characters: int) -> int:
+        """Returns the first boundary at or after `characters`, or the end of the text."""
+        boundary = self.boundary.search(text, characters) if len(text) > characters else None
+        return boundary.start() if boundary else len(text)
+
+    def tail(self, text: str, characters: int) -> int:
+        """Returns the first boundary in the last `characters`; 0 if there is none or the text is not longer."""
+        boundary = self.boundary.search(text, len(text) - characters) if len(text) > characters else None
+        return boundary.start() if boundary else 0
+
+    def encode(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Returns the ids [tokens] of each text and the characters at which each token begins and ends [tokens, 2]."""
+        encodings = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [(self._ids(e), np.array(e.offsets, np.int64).reshape(-1, 2)) for e in encodings]
+
+    def _ids(self, encoding: Encoding) -> np.ndarray:
+        ids = np.array(encoding.ids, np.int32)
+        if self.originals is None:
+            return ids
+        originals: np.ndarray = self.originals[ids]
+        if (originals < 0).any():
+            token = self.tokenizer.id_to_token(int(ids[originals < 0][0]))
+            raise UnscorableError(
+                f"a text spells the special token {token}, which this tokenizer cannot read as text; "
+                "set special_tokens to parse, or change the text"
+            )
+        return originals

@@ -1,0 +1,109 @@
+"""Cuts a row of tokens to its maximum length: pure functions on token ids.
+
+`right` drops the end, as the reference notebook does; a row with long answers may lose response B altogether.
+`balanced` divides the tokens among the fields and cuts each in its middle, as the best solutions of the LMSYS
+competition did: the beginning and the end of an answer say more than its middle.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+SHARES = {"prompt": 1, "response": 2, "response_a": 2, "response_b": 2}
+"""How the tokens are shared where all fields are too long: 20 % for the prompt, 40 % for each response.
+
+Beside a single `response` the prompt has a third.
+"""
+
+
+def right(ids: np.ndarray, length: int) -> np.ndarray:
+    """Returns the first `length` of `ids`."""
+    return ids[:length]
+
+
+def balanced(
+    ids: np.ndarray,
+    fields: Sequence[tuple[int, int]],
+    length: int,
+    ellipsis: np.ndarray,
+    shares: Sequence[float],
+) -> np.ndarray:
+    """Cuts `ids` [tokens] to at most `length`, in the middle of the fields that are too long.
+
+    `fields` says where the tokens of each field begin and end, in ascending order, and `shares` which part of the
+    tokens it may have; tokens between the fields belong to the template and are kept. A field that is cut keeps its
+    head and its tail with `ellipsis` between them, or only its head where its share is too small for that.
+    """
+    return balanced_texts([ids], [fields], length, ellipsis, shares)[0][:length]
+
+
+def balanced_texts(
+    texts: Sequence[np.ndarray],
+    fields: Sequence[Sequence[tuple[int, int]]],
+    length: int,
+    ellipsis: np.ndarray,
+    shares: Sequence[float],
+) -> list[np.ndarray]:
+    """Cuts `texts`, the ids of several that share a `length`, as `balanced` does; `fields` are those of each text.
+
+    `shares` has one for each field of all texts. The texts are longer than `length` where their literals are.
+    """
+    tokens = sum(map(len, texts))
+    if tokens <= length:
+        return list(texts)
+    sizes = [end - start for spans in fields for start, end in spans]
+    kept = iter(allocate(sizes, max(0, length - (tokens - sum(sizes))), shares))
+    cut = []
+    for ids, spans in zip(texts, fields, strict=True):
+        pieces, position = [], 0
+        for start, end in spans:
+            pieces += [ids[position:start], cut_middle(ids[start:end], next(kept), ellipsis)]
+            position = end
+        cut.append(np.concatenate([*pieces, ids[position:]]))
+    return cut
+
+
+def longest_first(first: int, second: int, length: int) -> tuple[int, int]:
+    """Returns how many tokens two texts of `first` and `second` tokens keep of `length`.
+
+    The longer one is cut until both are equally long, as transformers' `longest_first` does.
+    """
+    if first + second <= length:
+        return first, second
+    shorter = min(first, second, length // 2)
+    return (shorter, length - shorter) if first <= second else (length - shorter, shorter)
+
+
+def cut_middle(ids: np.ndarray, length: int, ellipsis: np.ndarray) -> np.ndarray:
+    """Returns head, `ellipsis` and tail of `ids`, `length` tokens in total; only the head where that is too short."""
+    if len(ids) <= length:
+        return ids
+    if length < len(ellipsis) + 2:
+        return ids[:length]
+    head = (length - len(ellipsis) + 1) // 2
+    tail = length - len(ellipsis) - head
+    return np.concatenate([ids[:head], ellipsis, ids[len(ids) - tail :]])
+
+
+def allocate(sizes: Sequence[int], budget: int, shares: Sequence[float]) -> list[int]:
+    """Divides `budget` tokens among fields of `sizes`, in proportion to `shares`.
+
+    A field smaller than its share takes its size, and the rest goes to the others. The whole budget is used unless all
+    fields fit in it.
+    """
+    if sum(sizes) <= budget:
+        return list(sizes)
+    kept, cut = [0] * len(sizes), list(range(len(sizes)))
+    while True:
+        level = (budget - sum(kept)) / sum(shares[field] for field in cut)
+        small = [field for field in cut if sizes[field] <= level * shares[field]]
+        if not small:
+            break
+        for field in small:
+            kept[field] = sizes[field]
+        cut = [field for field in cut if field not in small]
+    for field in cut:
+        kept[field] = int(level * shares[field])
+    for field in cut[: budget - sum(kept)]:  # the remainder of rounding, less than one token a field
+        kept[field] += 1
+    return kept

@@ -1,0 +1,129 @@
+"""The fingerprint of a run: the input, settings and models that it is made from.
+
+Two starts belong to one run if their fingerprints are the same. Digests are short hashes of a fingerprint.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from lmsys_ray.config.base import present_kind
+from lmsys_ray.data.readers import expand_inputs
+from lmsys_ray.errors import RunError
+from lmsys_ray.ingest.shard_size import shard_rows
+from lmsys_ray.members.protocol import MemberSettings
+from lmsys_ray.members.registry import class_named, package_of
+from lmsys_ray.run_directory.manifest import Digests
+from lmsys_ray.scoring.settings import Settings
+from lmsys_ray.storage.contents import content
+from lmsys_ray.storage.files import AnyPath, exists, path_of
+from lmsys_ray.storage.packaged import local
+
+_IN_DIGESTS = {"classifier": "llama"}
+"""The names in digests of kinds that were renamed, so that the digests of older runs stay the same."""
+
+
+def fingerprint(settings: Settings) -> dict[str, Any]:
+    """Returns what rows and scores depend on: the content of the input, the settings of ingest, and each member."""
+    files = [{"path": path, **content(path_of(path))} for path in expand_inputs(settings.input, settings.output)]
+    ingest = {"input": files, **settings.model_dump(mode="json", include={"limit", "cells", "largest_cell"})}
+    ingest["shard_rows"] = shard_rows(settings.shard_rows, files, settings.limit)
+    return {"ingest": ingest, "members": {name: _member_fingerprint(m) for name, m in settings.members.items()}}
+
+
+def named_files(settings: Settings, members: Iterable[str]) -> Iterator[str]:
+    """Yields the files and hub models that the settings of `members` name."""
+    for name in members:
+        yield from settings.members[name].named_artifacts().values()
+
+
+def _member_fingerprint(member: MemberSettings) -> dict[str, Any]:
+    values = member.model_dump(mode="json", exclude=set(member.mutable()))
+    for key, name in member.named_artifacts().items():
+        path = local(name)
+        if exists(path):
+            values[f"{key}_content"] = content(path)["digest"]
+    if package := package_of(member.kind):
+        values["package"] = str(package)
+    return values
+
+
+def digests(now: Mapping[str, Any]) -> Digests:
+    """Returns the digests of a `fingerprint`: of contents, not paths, and of settings that differ from their defaults.
+
+    A setting that a later version adds therefore changes no digest.
+    """
+    ingest = dict(now["ingest"])
+    contents = [[file["bytes"], file["digest"]] for file in ingest.pop("input")]
+    ingest = _without_defaults(ingest, _defaults_of(Settings)) | {"input": contents}
+    return Digests(ingest=_digest(ingest), members={name: member_digest(m) for name, m in now["members"].items()})
+
+
+def member_digest(member: Mapping[str, Any]) -> str:
+    """Returns the digest of a member's part of a `fingerprint`."""
+    named = {key for key in member if f"{key}_content" in member}
+    values = {key: value for key, value in member.items() if key not in named}
+    values["kind"] = _IN_DIGESTS.get(values["kind"], values["kind"])
+    return _digest(_without_defaults(values, _defaults(member["kind"])))
+
+
+def _without_defaults(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in defaults or value != defaults[key]}
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def check_same_run(before: dict[str, Any], now: dict[str, Any], path: AnyPath) -> None:
+    """Raises `RunError`, which names the first difference, unless the fingerprints are of the same run.
+
+    Members may be added or left out. A setting that the run's version did not have counts as its present default. Files
+    are the same if their contents are, whatever their paths.
+    """
+    members = {name: values for name, values in now["members"].items() if name in before["members"]}
+    later = {"largest_cell": Settings.model_fields["largest_cell"].default}
+    pairs = [("", later | before["ingest"], now["ingest"])]
+    for name, values in members.items():
+        later = {key: value for key, value in _defaults(values["kind"]).items() if key in values}
+        old = {**before["members"][name], "kind": present_kind(before["members"][name]["kind"])}
+        pairs.append((f"members.{name}.", later | old, values))
+    for prefix, old, new in pairs:
+        for key in [*old, *(key for key in new if key not in old)]:
+            same = _same_files(old[key], new[key]) if not prefix and key == "input" else _is_same(key, old, new)
+            if not same:
+                raise RunError(
+                    f"{path} was made with {prefix}{key} = {_brief(old.get(key))}, now it is {_brief(new.get(key))}; "
+                    "continue with the old settings or choose another --output"
+                )
+
+
+def _is_same(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    if old.get(f"{key}_content") == new.get(f"{key}_content") is not None:
+        return True
+    if key.endswith("_content") and key not in old and str(old.get(key.removesuffix("_content"))).startswith("~"):
+        return True  # The version that began the run did not record this content.
+    return bool(old.get(key) == new.get(key))
+
+
+def _same_files(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> bool:
+    before, now = ([(file["bytes"], file["digest"]) for file in files] for files in (old, new))
+    return before == now
+
+
+def _defaults(kind: str) -> dict[str, Any]:
+    """Returns the defaults of a kind's settings, as in a manifest; empty for an unknown kind."""
+    model = class_named(kind)
+    return {} if model is None else _defaults_of(model)
+
+
+def _defaults_of(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_construct().model_dump(mode="json")
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 160 else text[:157] + "..."

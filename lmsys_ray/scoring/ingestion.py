@@ -1,0 +1,54 @@
+"""The first step of a run: cutting the rows of the input into shards."""
+
+from lmsys_ray.cluster.excluded_nodes import find_excluded
+from lmsys_ray.cluster.node_watch import NodeWatch
+from lmsys_ray.cluster.read_files import read_files
+from lmsys_ray.cluster.read_guard import Guard
+from lmsys_ray.cluster.resources import Resources
+from lmsys_ray.errors import ReplacedError
+from lmsys_ray.fault_tolerance.watchdog import Watchdog
+from lmsys_ray.ingest.ingest import ingest
+from lmsys_ray.ingest.resume import remove_shards_from
+from lmsys_ray.run_directory.manifest import Ingested, Manifest
+from lmsys_ray.run_directory.tables import prefetched
+from lmsys_ray.scoring.start import Start
+from lmsys_ray.storage.unchanged import Original
+
+
+def ingest_input(start: Start, manifest: Manifest, cluster: Resources, watchdog: Watchdog) -> Ingested:
+    """Ingests what is missing and writes the counts into the manifest.
+
+    Raises `ReplacedError` where a file is not the one in the manifest, after removing the shards with its rows.
+    """
+    settings, originals = start.settings, start.originals.input
+    files = [file.path for file in manifest.ingest.input]
+    nodes = find_excluded(start.run, start.lock.token, files, ["CPU"], cluster.grows, start.say_once)
+    guard = Guard(originals, nodes.shared, watchdog.ledger, settings.max_deaths)
+
+    def on_rows(rows: int) -> None:
+        start.display.advance("ingest", rows)
+        watchdog.progress()
+
+    def ingest_files() -> Ingested:
+        start.display.start("ingest", settings.limit)
+        return ingest(
+            read_files(files, settings.cells, settings.limit, guard, nodes.ids, settings.largest_cell),
+            start.run,
+            manifest.ingest.shard_rows,
+            fail_on_reject=settings.on_bad_row == "fail",
+            on_rows=on_rows,
+            files=files,
+        )
+
+    try:
+        with start.timed("ingest"), NodeWatch("ingest", "CPU", 1, start.display.say):
+            ingested = nodes.retry_excluding(ingest_files)
+            list(prefetched(Original.check, originals))
+    except ReplacedError as error:
+        remove_shards_from(start.run, files, error.place)
+        raise
+    manifest.ingested = ingested
+    start.report.rows_ingested = ingested.rows
+    start.display.finish("ingest")
+    start.run.write_manifest(manifest)
+    return ingested

@@ -1,0 +1,1 @@
+"""The job, with replicas that sleep instead of running a model."""

@@ -1,1 +1,0 @@
-"""Training of ensemble members on labelled preferences, and the folds that they are judged on."""
