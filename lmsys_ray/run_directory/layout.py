@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from lmsys_ray.data.carried import CARRIED
 from lmsys_ray.errors import DamagedError, DamagedManifestError, RunError
 from lmsys_ray.run_directory import sealed_parquet as sealed
 from lmsys_ray.run_directory.manifest import UNBOUND, Binding, LaterFormatError, Manifest, ManifestError
@@ -54,6 +55,11 @@ class RunDirectory:
     def read_shard(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Reads a shard of conversations; raises `DamagedError` where it is damaged, missing or of another run."""
         return read_table(self.shard(number), columns, self.binding.shard(number))
+
+    def carried(self) -> list[str]:
+        """Returns which columns of `lmsys_ray.data.carried.CARRIED` the shards have; raises as `read_shard` does."""
+        names = self.read_shard(0, None).column_names
+        return [name for name in CARRIED.names if name in names]
 
     def write_shard(self, number: int, table: pa.Table) -> None:
         """Writes a shard of conversations."""
