@@ -12,6 +12,8 @@ CARRIED = pa.schema(
         pa.field("tags", pa.list_(pa.string())),
     ]
 )
-"""Columns that a shard has after those of `SHARD`, as far as the input has them: which class people chose, as its place
-in `lmsys_ray.CLASSES`; the models that responded; the conversation's language; the collection that it is from; any tags.
-Each is null where a row has none."""
+"""Columns that a shard has after those of `SHARD`, as far as the input has them.
+
+They are which class people chose, as its place in `lmsys_ray.CLASSES`; the models that responded; the conversation's
+language; the collection that it is from; any tags. Each is null where a row has none.
+"""
