@@ -49,14 +49,20 @@ class LocalRows(DistributedReader):
         for place, file in enumerate(self.files):
             with self.guard.originals[place].unchanged():
                 LocalRows.at("open")
-                for table in read_rows(file, self.form, limit=left, start=BEGINNING if place else self.start):
+                start = BEGINNING if place else self.start
+                for table in read_rows(file, self.form, limit=left, start=start, reading=self.reading):
                     left = None if left is None else left - table.num_rows
                     yield file, table
                     LocalRows.at("read")
 
     def resume_at(self, file: str, start: Any, rows: int) -> "LocalRows":
         later = super().resume_at(file, start, rows)
-        return LocalRows(later.files, later.form, later.limit, later.start, later.guard)
+        return LocalRows(later.files, later.form, later.limit, later.start, later.guard, reading=later.reading)
+
+
+def local_rows(files: Sequence[str], form: Any, limit: int | None, guard: Any, *others: Any) -> LocalRows:
+    *_, reading, _names = others
+    return LocalRows(files, form, limit, guard=guard, reading=reading)
 
 
 def probabilities(table: pa.Table, salt: str) -> np.ndarray:
@@ -96,7 +102,7 @@ def run_job(settings: Settings, at: Hook = lambda place: None) -> Report:
         (job, "ray_cluster", lambda *_: nullcontext(Resources(2, 0))),
         (job, "Watchdog", _watchdog),
         (ingestion, "NodeWatch", lambda *_: nullcontext()),
-        (ingestion, "read_files", lambda files, form, limit, guard, *_: LocalRows(files, form, limit, guard=guard)),
+        (ingestion, "read_files", local_rows),
         (passes, "NodeWatch", lambda *_: nullcontext()),
         (passes, "present_resources", lambda *_: Resources(2, 0)),
         (passes, "run_pass", scored),

@@ -39,7 +39,12 @@ def parser(prog: str = "score.py") -> argparse.ArgumentParser:
         help="YAML file of settings; may be repeated, and a later one wins",
     )
     parser.add_argument("--preset", metavar="NAME", help="packaged settings to start from: default, notebook")
-    parser.add_argument("--input", metavar="PATH", nargs="+", help="files or globs: .csv .jsonl .parquet, .gz too")
+    parser.add_argument(
+        "--input",
+        metavar="PATH",
+        nargs="+",
+        help="files, globs or folders: .csv .jsonl .json .parquet, .gz and .zst too",
+    )
     parser.add_argument("--output", metavar="RUN_DIR", help="run directory; one that exists is resumed")
     parser.add_argument("--limit", metavar="N", type=int, help="read only the first N rows")
     parser.add_argument(
@@ -65,7 +70,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "score.py") -> int:
 
     with Display() as display:
         with display.during("check of the input and the models"):
-            settings = preflight.check(settings)
+            settings = preflight.check(settings, display.say)
         report = score(settings, display)
     for line in summary(report, settings, RunDirectory(settings.output)):
         say(line)

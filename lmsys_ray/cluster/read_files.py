@@ -16,6 +16,7 @@ from lmsys_ray.cluster.pool import ENCODE_CPUS
 from lmsys_ray.cluster.read_guard import Guard
 from lmsys_ray.data.conversations import CellForm
 from lmsys_ray.data.readers import BEGINNING, LARGEST_CELL, ReadPosition, read_rows
+from lmsys_ray.data.schemas.reading import PLAIN, Reading
 
 _MOST_READS = 64
 """The most tasks; of more files, each task reads several, since a task costs more than reading a small file."""
@@ -43,24 +44,29 @@ class DistributedReader:
     excluded: frozenset[str] = frozenset()
     """Ids of nodes on which no task may run."""
     largest_cell: int = LARGEST_CELL
+    reading: Reading = PLAIN
+    names: Sequence[str] = ()
+    """Where ids are FILE:ROW: the name of each file in them."""
 
     def resume_at(self, file: str, start: ReadPosition, rows: int) -> "DistributedReader":
         """Returns a reader that begins at `start` in `file`, before which `rows` rows were read in all."""
         place = self.files.index(file)
         left = None if self.limit is None else self.limit - rows
         guard = self.guard and self.guard.from_file(place)
-        return replace(self, files=self.files[place:], limit=left, start=start, guard=guard)
+        return replace(self, files=self.files[place:], names=self.names[place:], limit=left, start=start, guard=guard)
 
     def __iter__(self) -> Iterator[tuple[str, pa.Table]]:
         starts = [self.start, *[BEGINNING] * (len(self.files) - 1)]
         items = [
             {"number": number, "path": path.encode("utf-8", "surrogateescape"), "at": start.at, "row": start.row}
+            | {"name": _name(self.names[number]) if self.names else ""}
             for number, (path, start) in enumerate(zip(self.files, starts, strict=True))
         ]
         dataset: ray.data.Dataset = ray.data.from_items(items, override_num_blocks=min(len(items), _MOST_READS))
         dataset.context.execution_options.preserve_order = True
         dataset.context.target_max_block_size = _READ_BLOCK_BYTES
-        reading = partial(_read, form=self.form, limit=self.limit, guard=self.guard, largest_cell=self.largest_cell)
+        options = {"form": self.form, "largest_cell": self.largest_cell, "reading": self.reading}
+        reading = partial(_read, limit=self.limit, guard=self.guard, options=options)
         few_files: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "num_cpus": ENCODE_CPUS}
         dataset = dataset.map_batches(reading, **few_files, **avoiding(self.excluded))
         left = self.limit
@@ -84,14 +90,28 @@ def read_files(
     guard: Guard | None = None,
     excluded: frozenset[str] = frozenset(),
     largest_cell: int = LARGEST_CELL,
+    reading: Reading = PLAIN,
+    names: Sequence[str] = (),
 ) -> DistributedReader:
     """Returns a reader of the rows of all files in order, at most `limit` of them."""
-    return DistributedReader(files, form, limit, guard=guard, excluded=excluded, largest_cell=largest_cell)
+    return DistributedReader(
+        files,
+        form,
+        limit,
+        guard=guard,
+        excluded=excluded,
+        largest_cell=largest_cell,
+        reading=reading,
+        names=names,
+    )
 
 
-def _read(
-    batch: pa.Table, form: CellForm, limit: int | None, guard: Guard | None, largest_cell: int
-) -> Iterator[pa.Table]:
+def _name(name: str) -> str:
+    """Returns the name of a file as UTF-8 can hold it."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _read(batch: pa.Table, limit: int | None, guard: Guard | None, options: dict[str, Any]) -> Iterator[pa.Table]:
     """Yields the rows of the files in `batch`, gathered over small files, since each yield costs Ray some ms."""
     waiting: list[pa.Table] = []
     left = limit
@@ -100,7 +120,7 @@ def _read(
             break
         path, start = item["path"].decode("utf-8", "surrogateescape"), ReadPosition(item["at"], item["row"])
         with guard.reading(item["number"]) if guard else nullcontext():
-            for rows in read_rows(path, form, limit=left, start=start, largest_cell=largest_cell):
+            for rows in read_rows(path, limit=left, start=start, name=item["name"], **options):
                 left = None if left is None else left - rows.num_rows
                 waiting.append(rows.append_column("file", pa.repeat(pa.scalar(item["number"]), rows.num_rows)))
                 if sum(table.nbytes for table in waiting) >= _YIELDED_BYTES or len(waiting) >= _YIELDED_TABLES:

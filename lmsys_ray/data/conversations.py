@@ -22,6 +22,7 @@ from lmsys_ray.data.turns import (
     holds_messages,
     json_text,
     turns_of,
+    without_lone_surrogates,
 )
 
 __all__ = ["CELLS", "SHARD", "TYPED", "BadCellError", "CellForm", "KeptCell", "decode_cell", "kept_cell", "undecoded"]
@@ -55,7 +56,6 @@ _MARKS = re.compile(r"""[\s\]})"',;]*\Z""")
 # Not strict: control characters inside texts are kept. `json.loads` would create a decoder for each cell.
 _DECODE = json.JSONDecoder(strict=False).decode
 _IF_TEXT = "; plain text needs --set cells=text"
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def decode_cell(cell: str, form: CellForm = "auto") -> list[str]:
@@ -67,7 +67,7 @@ def decode_cell(cell: str, form: CellForm = "auto") -> list[str]:
     damaged list: one that breaks off, or does not continue as a list after a turn. Text after a whole list makes all of
     it plain text.
     """
-    return [_without_lone_surrogates(text or "") for text in _turns(cell, form).texts]
+    return [without_lone_surrogates(text or "") for text in _turns(cell, form).texts]
 
 
 class KeptCell(NamedTuple):
@@ -169,7 +169,3 @@ def _parsed(cell: str) -> Any:
         raise BadCellError("is JSON nested too deeply") from None
     except ValueError:  # a number of more than 4,300 digits
         raise BadCellError("holds a number too long to be a turn") from None
-
-
-def _without_lone_surrogates(text: str) -> str:
-    return text if text.isascii() else _LONE_SURROGATE.sub("\ufffd", text)

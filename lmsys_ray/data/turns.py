@@ -19,6 +19,7 @@ _ROLES = {
 _TEXT_PARTS = (None, "text", "input_text", "output_text")
 # `json.dumps` would create an encoder for each cell.
 _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _NAME = re.compile(r"[\w-]{1,20}", re.ASCII)
 
 # Either kind of quotes: a list that Python printed begins like one too and is not plain text.
@@ -43,6 +44,19 @@ class Turns(NamedTuple):
     """Whether the cell was not yet the JSON list of these texts that members know."""
     plain: bool = False
     """Whether the cell is plain text, the one turn."""
+
+
+def without_lone_surrogates(text: str) -> str:
+    """Returns a text with U+FFFD for each lone surrogate, which UTF-8 cannot hold."""
+    return text if text.isascii() else _LONE_SURROGATE.sub("\ufffd", text)
+
+
+class Message(NamedTuple):
+    """A chat message."""
+
+    role: str
+    """`USER`, `ASSISTANT` or `SYSTEM`."""
+    text: str
 
 
 def begins_like_objects(cell: str) -> bool:
@@ -97,6 +111,28 @@ def typed_turns(value: list[Any] | dict[str, Any]) -> Turns:
     return turns
 
 
+def chat_messages(value: object) -> list[Message]:
+    """Returns the messages in a list of them, or in one message; without roles, the user and the assistant take turns.
+
+    Texts in the list are messages too. Raises as `turns_of` does, but messages of different roles may be mixed.
+    """
+    values = [value] if isinstance(value, dict) else value
+    if not isinstance(values, list):
+        raise BadCellError(f"has {_kind(values)} where a list of messages is expected")
+    messages = []
+    for number, item in enumerate(values, 1):
+        if isinstance(item, dict) and is_message(item):
+            role = _role(item, number)
+            text = _content(item["content"] if "content" in item else item["value"], number)
+        elif isinstance(item, str | bytes):
+            role, text = None, _text(item)
+        else:
+            found = "an object without content" if isinstance(item, dict) else _kind(item)
+            raise BadCellError(f"has {found} as turn {number} where a message is expected")
+        messages.append(Message(role or (USER, ASSISTANT)[(number - 1) % 2], text))
+    return messages
+
+
 def check_roles(column: str, turns: Turns) -> None:
     """Raises `BadCellError` where messages in a prompt are not the user's, or in a response not the assistant's."""
     foreign = (turns.roles or frozenset()) & ({ASSISTANT} if column == "prompt" else {USER, SYSTEM})
@@ -131,16 +167,24 @@ def _messages(values: Sequence[object]) -> Turns:
         if not isinstance(item, dict) or not is_message(item):
             found = "an object without content" if isinstance(item, dict) else _kind(item)
             raise BadCellError(f"has {found} as turn {number} where a message is expected")
-        name = _role_name(item)
-        if name is not None and name not in _ROLES:
-            raise BadCellError(f"has {_shown(name)} as role of turn {number}; accepted: {', '.join(_ROLES)}")
-        roles |= {_ROLES[name]} if name is not None else set()
+        role = _role(item, number)
+        roles |= {role} if role is not None else set()
         texts.append(_content(item["content"] if "content" in item else item["value"], number))
     if {USER, ASSISTANT} <= roles:
         raise BadCellError(
             "holds messages of both user and assistant; give the user's in prompt, the assistant's in a response"
         )
     return Turns(texts, frozenset(roles), rewritten=True)
+
+
+def _role(item: dict[str, object], number: int) -> str | None:
+    """Returns the role of a message, None where it names none; raises `BadCellError` for an unknown one."""
+    name = _role_name(item)
+    if name is None:
+        return None
+    if name not in _ROLES:
+        raise BadCellError(f"has {_shown(name)} as role of turn {number}; accepted: {', '.join(_ROLES)}")
+    return _ROLES[name]
 
 
 def _role_name(item: dict[str, object]) -> str | None:

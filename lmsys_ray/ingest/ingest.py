@@ -42,20 +42,22 @@ def ingest(
     fail_on_reject: bool,
     on_rows: Callable[[int], None],
     files: Sequence[str] | None = None,
+    carried: Sequence[str] = (),
 ) -> Ingested:
     """Cuts `batches` of (file, rows as `lmsys_ray.data.readers.READ`) into the run's shards and rejects.
 
     The first row with an id counts, and later ones are rejects. A reject without an id has no line in the submission;
     any other has one. Rows that whole shards of `run` cover are not read again if `batches` is `Restartable`, and are
     skipped otherwise. `on_rows` receives the number of rows done. `files` are those of the batches, in order: shards
-    name a file by its place there, or by its path in runs that an earlier version began.
+    name a file by its place there, or by its path in runs that an earlier version began. `carried` names the columns
+    of `lmsys_ray.data.carried.CARRIED` that the batches have and shards get.
 
     Raises `RunError` at the first reject if `fail_on_reject`, and where the run directory cannot be written.
     """
     done, seen = read_covered(run)
     on_rows(done.counts.rows)
     rejects = RejectsLog(run, done.rejects_bytes)
-    with closing(ShardWriter(run, shard_rows, done.counts.shards)) as shards:
+    with closing(ShardWriter(run, shard_rows, done.counts.shards, carried)) as shards:
         counts = replace(done.counts)
         for file, batch in _remaining(batches, done, files):
             place = files.index(file) if files is not None and run.binding.ingest else None

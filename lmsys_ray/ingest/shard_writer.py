@@ -1,7 +1,7 @@
 """Gathers the kept rows of an ingest and writes them as shards."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lmsys_ray.data.conversations import CELLS, SHARD
+from lmsys_ray.data.carried import CARRIED
+from lmsys_ray.data.conversations import SHARD
 from lmsys_ray.ingest.resume import Covered
 from lmsys_ray.run_directory.layout import RunDirectory
 
@@ -24,7 +25,8 @@ _WRITERS = 2
 class ShardWriter:
     """Numbers kept rows over the run, and writes a shard in a thread whenever one is full."""
 
-    def __init__(self, run: RunDirectory, shard_rows: int, count: int) -> None:
+    def __init__(self, run: RunDirectory, shard_rows: int, count: int, carried: Sequence[str] = ()) -> None:
+        self._schema = pa.schema([*SHARD, *(CARRIED.field(name) for name in carried)])
         self._run = run
         self._shard_rows = shard_rows
         self._waiting: list[pa.Table] = []
@@ -66,10 +68,10 @@ class ShardWriter:
         columns = {
             "row": pa.array(np.arange(lines - self._rows, lines)),
             "rejected": table["reason"].is_valid(),
-            **{name: table[name] for name in ("id", *CELLS)},
+            **{name: table[name] for name in self._schema.names if name not in ("row", "rejected")},
         }
         # Rows with a repeated id are not kept, and all other rejects have null cells.
-        shard = pa.table([columns[field.name] for field in SHARD], schema=SHARD)
+        shard = pa.table([columns[field.name] for field in self._schema], schema=self._schema)
         number = self.count
         self.count += 1
         complete = replace(done, counts=replace(done.counts, shards=self.count))

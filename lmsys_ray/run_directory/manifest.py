@@ -91,6 +91,10 @@ class IngestFingerprint(_Model):
     limit: int | None
     cells: str
     shard_rows: int = Field(gt=0)
+    reading: dict[str, Any] = {}
+    """How records became rows, as by `lmsys_ray.data.schemas.reading.Reading.as_dict`."""
+    names: list[str] = []
+    """Where ids are FILE:ROW: the name of each file in them."""
 
 
 class Digests(_Model):

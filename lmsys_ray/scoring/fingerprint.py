@@ -17,6 +17,7 @@ from lmsys_ray.ingest.shard_size import shard_rows
 from lmsys_ray.members.protocol import MemberSettings
 from lmsys_ray.members.registry import class_named, package_of
 from lmsys_ray.run_directory.manifest import Digests
+from lmsys_ray.scoring.reading import recognised, row_names
 from lmsys_ray.scoring.settings import Settings
 from lmsys_ray.storage.contents import content
 from lmsys_ray.storage.files import AnyPath, exists, path_of
@@ -25,12 +26,19 @@ from lmsys_ray.storage.packaged import local
 _IN_DIGESTS = {"classifier": "llama"}
 """The names in digests of kinds that were renamed, so that the digests of older runs stay the same."""
 
+_EARLIER: dict[str, Any] = {"reading": {}, "names": []}
+"""What the ingest of every run was like before there were schemas."""
+
 
 def fingerprint(settings: Settings) -> dict[str, Any]:
     """Returns what rows and scores depend on: the content of the input, the settings of ingest, and each member."""
     files = [{"path": path, **content(path_of(path))} for path in expand_inputs(settings.input, settings.output)]
     ingest = {"input": files, **settings.model_dump(mode="json", include={"limit", "cells", "largest_cell"})}
     ingest["shard_rows"] = shard_rows(settings.shard_rows, files, settings.limit)
+    paths = [file["path"] for file in files]
+    reading = recognised(settings, paths).reading
+    ingest["reading"] = reading.as_dict()
+    ingest["names"] = row_names(paths) if reading.id == "row" else []
     return {"ingest": ingest, "members": {name: _member_fingerprint(m) for name, m in settings.members.items()}}
 
 
@@ -58,7 +66,7 @@ def digests(now: Mapping[str, Any]) -> Digests:
     """
     ingest = dict(now["ingest"])
     contents = [[file["bytes"], file["digest"]] for file in ingest.pop("input")]
-    ingest = _without_defaults(ingest, _defaults_of(Settings)) | {"input": contents}
+    ingest = _without_defaults(ingest, {**_defaults_of(Settings), **_EARLIER}) | {"input": contents}
     return Digests(ingest=_digest(ingest), members={name: member_digest(m) for name, m in now["members"].items()})
 
 
@@ -85,7 +93,7 @@ def check_same_run(before: dict[str, Any], now: dict[str, Any], path: AnyPath) -
     are the same if their contents are, whatever their paths.
     """
     members = {name: values for name, values in now["members"].items() if name in before["members"]}
-    later = {"largest_cell": Settings.model_fields["largest_cell"].default}
+    later = {"largest_cell": Settings.model_fields["largest_cell"].default, **_EARLIER}
     pairs = [("", later | before["ingest"], now["ingest"])]
     for name, values in members.items():
         later = {key: value for key, value in _defaults(values["kind"]).items() if key in values}

@@ -5,6 +5,7 @@ from lmsys_ray.cluster.node_watch import NodeWatch
 from lmsys_ray.cluster.read_files import read_files
 from lmsys_ray.cluster.read_guard import Guard
 from lmsys_ray.cluster.resources import Resources
+from lmsys_ray.data.schemas.reading import Reading
 from lmsys_ray.errors import ReplacedError
 from lmsys_ray.fault_tolerance.watchdog import Watchdog
 from lmsys_ray.ingest.ingest import ingest
@@ -23,6 +24,7 @@ def ingest_input(start: Start, manifest: Manifest, cluster: Resources, watchdog:
     settings, originals = start.settings, start.originals.input
     files = [file.path for file in manifest.ingest.input]
     nodes = find_excluded(start.run, start.lock.token, files, ["CPU"], cluster.grows, start.say_once)
+    reading = Reading.from_dict(manifest.ingest.reading)
     guard = Guard(originals, nodes.shared, watchdog.ledger, settings.max_deaths)
 
     def on_rows(rows: int) -> None:
@@ -32,12 +34,22 @@ def ingest_input(start: Start, manifest: Manifest, cluster: Resources, watchdog:
     def ingest_files() -> Ingested:
         start.display.start("ingest", settings.limit)
         return ingest(
-            read_files(files, settings.cells, settings.limit, guard, nodes.ids, settings.largest_cell),
+            read_files(
+                files,
+                settings.cells,
+                settings.limit,
+                guard,
+                nodes.ids,
+                settings.largest_cell,
+                reading,
+                manifest.ingest.names,
+            ),
             start.run,
             manifest.ingest.shard_rows,
             fail_on_reject=settings.on_bad_row == "fail",
             on_rows=on_rows,
             files=files,
+            carried=reading.carried,
         )
 
     try:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import Any
 
 import yaml
 
@@ -43,6 +44,12 @@ def close_run(start: Start, history: History, manifest: Manifest) -> None:
     start.run.write_manifest(manifest)
 
 
+def _read_as_before(before: Manifest, now: dict[str, Any]) -> None:
+    """Lets a run of an earlier version, whose shards carry nothing beside the texts, go on like that."""
+    if not before.ingest.reading and now["ingest"]["reading"].keys() <= {"carried"}:
+        now["ingest"]["reading"] = {}
+
+
 def _open(settings: Settings, run: RunDirectory, say: Callable[[str], None]) -> tuple[Manifest, Originals]:
     """Returns the manifest of a run and the files that it is made from; sets the binding of `run`."""
     looks = look_at_files(settings)
@@ -55,6 +62,7 @@ def _open(settings: Settings, run: RunDirectory, say: Callable[[str], None]) -> 
         # Nothing was made yet, so that input and settings may change.
         before = new_manifest(now).model_copy(update={"starts": before.starts})
     if before:
+        _read_as_before(before, now)
         check_same_run(before.fingerprint(), now, run.path)
     manifest = before or new_manifest(now)
     manifest.lmsys_ray, manifest.ingest = __version__, IngestFingerprint.model_validate(now["ingest"])

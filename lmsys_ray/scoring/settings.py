@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, PlainValidator, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 from lmsys_ray.config.base import PathName, PositiveInt, Probability, StrictModel
+from lmsys_ray.data.schemas.registry import SchemaName
+from lmsys_ray.data.schemas.schema import PairsOfRanked
 from lmsys_ray.ensemble.blend import normalise
 from lmsys_ray.ensemble.blend_methods import Blend, Method
 from lmsys_ray.ensemble.stacking import Stacking
 from lmsys_ray.members.protocol import MemberSettings
 from lmsys_ray.members.registry import class_named, validated
 
+warnings.filterwarnings("ignore", 'Field name "schema" in "Settings" shadows')  # a method that pydantic has given up
+
 Member = Annotated[SerializeAsAny[MemberSettings], PlainValidator(validated)]
 """The settings of a member, an instance of the settings class of its kind."""
 
 MemberName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+
+ColumnName = Literal[
+    "id",
+    "prompt",
+    "response_a",
+    "response_b",
+    "conversation_a",
+    "conversation_b",
+    "chosen",
+    "rejected",
+    "label",
+    "winner",
+    "model_a",
+    "model_b",
+    "language",
+    "source",
+    "tags",
+]
+"""A column of a schema for which another may stand."""
 
 Coefficient = Annotated[float, Field(ge=-(10**6), le=10**6)]
 
@@ -61,7 +85,7 @@ class Settings(StrictModel):
 
     input: list[PathName] = Field(
         min_length=1,
-        description="path, URL or glob, or a list of them: .csv .jsonl (.gz too) .parquet; "
+        description="path, URL, glob or folder, or a list of them: .csv .jsonl .json (.gz and .zst too) .parquet; "
         "the default preset names the packaged sample",
     )
     output: PathName = Field(description="the run directory; where none is named, runs/ and the first input's name")
@@ -78,6 +102,21 @@ class Settings(StrictModel):
     limit: PositiveInt | None = Field(None, description="read only this many rows; none: all")
     cells: Literal["auto", "json", "text"] = Field(
         "auto", description="whether cells are JSON lists of turns or plain text; auto: decided for each cell"
+    )
+    schema: Literal["auto"] | SchemaName = Field(  # type: ignore[assignment]
+        "auto", description="the shape of the records; auto: recognised from the columns and the first records"
+    )
+    columns: dict[ColumnName, str] = Field(
+        {}, description="by a schema's column: the column of the files that stands for it"
+    )
+    id: Literal["auto", "column", "row", "hash"] = Field(
+        "auto",
+        description="of a row: column: what the file says; row: FILE:ROW; hash: a digest of its texts; "
+        "auto: column where there is one, else row",
+    )
+    pairs: PairsOfRanked = Field(
+        "all",
+        description="of ranked responses: every two, those of adjacent ranks, or the best and the worst",
     )
     on_bad_row: Literal["reject", "fail"] = Field(
         "reject", description="reject: name a row that cannot be read or scored and continue; fail: stop at the first"

@@ -193,10 +193,22 @@ def test_inputs_are_expanded_in_order(tmp_path: Path) -> None:
     for pattern, sentence in [
         ("*.tsv", "does not exist"),
         ("c.txt", "has an unknown ending"),
-        ("", "is a directory"),
     ]:
         with pytest.raises(UsageError, match=sentence):
             expand_inputs([str(tmp_path / pattern)])
+
+
+def test_a_folder_is_the_files_in_it_that_can_be_read_without_hidden_ones(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shown = ["a.csv", "language=en/b.jsonl", "x [1]/c.parquet"]
+    hidden = ["_SUCCESS", "notes.txt", ".d.csv", "_temporary/e.csv", ".cache/f.csv", "run/shards/00000.parquet"]
+    for name in [*shown, *hidden]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        written(tmp_path / name, HEADER)
+    assert expand_inputs([str(tmp_path)], str(run)) == [str(tmp_path / name) for name in shown]
+    assert expand_inputs([f"{tmp_path}/x [1]/"], str(run)) == [str(tmp_path / shown[2])]
+    with pytest.raises(UsageError, match="input: no file in"):
+        expand_inputs([str(tmp_path / "run" / "shards")], str(run))
 
 
 CELL = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 from lmsys_ray.data.readers.files import missing_columns, open_bytes
 from lmsys_ray.data.readers.records import Records, text_columns
 from lmsys_ray.data.readers.typed import TypedCells
+from lmsys_ray.data.turns import without_lone_surrogates
 from lmsys_ray.errors import UsageError, first_line
 
 _BATCH_ROWS = 1024
@@ -17,12 +18,11 @@ _BATCH_BYTES = 2 << 20
 _BEGINNING_BYTES = 4096
 _SKIPPED_BYTES = 1 << 20
 
-_LARGEST_CELLS = 4
+LARGEST_CELLS = 4
 """A line may have this many cells of the largest size: an id and three texts."""
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_FIRST_ID = re.compile(rb'\s*\{\s*"id"\s*:\s*"?((?<=")[!#-\[\]-~]+(?=")|-?[0-9]+(?=[\s,}]))"?\s*,')
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+FIRST_ID = re.compile(rb'\s*\{\s*"id"\s*:\s*"?((?<=")[!#-\[\]-~]+(?=")|-?[0-9]+(?=[\s,}]))"?\s*,')
 
 
 def read_json_lines(path: str, columns: Sequence[str], at: int, largest_cell: int) -> Iterator[Records]:
@@ -35,16 +35,16 @@ def read_json_lines(path: str, columns: Sequence[str], at: int, largest_cell: in
     first = at == 0
     with open_bytes(path) as stream:
         stream.seek(at)
-        for line, size in _lines(stream, _LARGEST_CELLS * largest_cell):
+        for line, size in lines_of(stream, LARGEST_CELLS * largest_cell):
             begins = batch.at + batch.bytes == 0
-            text = (line.removeprefix(_BYTE_ORDER_MARK) if begins else line).rstrip(b"\r\n")
-            if size > _LARGEST_CELLS * largest_cell:
+            text = (line.removeprefix(BYTE_ORDER_MARK) if begins else line).rstrip(b"\r\n")
+            if size > LARGEST_CELLS * largest_cell:
                 batch.refuse(
-                    text, f"is a line of {size:,} bytes, more than {_LARGEST_CELLS} times largest_cell = {largest_cell}"
+                    text, f"is a line of {size:,} bytes, more than {LARGEST_CELLS} times largest_cell = {largest_cell}"
                 )
             elif text.strip():
                 if first and not batch.rows:
-                    _check_first_line(path, text)
+                    check_first_line(path, text)
                 batch.add(text)
             batch.bytes += size
             if batch.is_full():
@@ -58,7 +58,7 @@ def read_json_lines(path: str, columns: Sequence[str], at: int, largest_cell: in
     yield batch.records()
 
 
-def _lines(stream: BinaryIO, most: int) -> Iterator[tuple[bytes, int]]:
+def lines_of(stream: BinaryIO, most: int) -> Iterator[tuple[bytes, int]]:
     """Yields each line and its size in bytes; of one with more than `most` only the beginning."""
     while line := stream.readline(most + 1):
         size = len(line)
@@ -70,7 +70,8 @@ def _lines(stream: BinaryIO, most: int) -> Iterator[tuple[bytes, int]]:
         yield line, size
 
 
-def _check_first_line(path: str, line: bytes) -> None:
+def check_first_line(path: str, line: bytes) -> None:
+    """Raises `UsageError` where a file does not begin with an object that ends in its first line."""
     if line.lstrip()[:1] == b"[" or line.strip() == b"{":
         found = "an array" if line.lstrip()[:1] == b"[" else "an object over several lines"
         raise UsageError(
@@ -111,7 +112,7 @@ class _Batch:
 
     def add(self, line: bytes) -> None:
         """Adds the record of a line."""
-        record = _object(line)
+        record = object_in(line)
         if isinstance(record, str):
             self._fail(None, record)
             return
@@ -128,7 +129,7 @@ class _Batch:
 
     def refuse(self, beginning: bytes, reason: str) -> None:
         """Adds the record of a line of which only the beginning is known; its id is used if it comes first."""
-        match = _FIRST_ID.match(beginning)
+        match = FIRST_ID.match(beginning)
         self._fail(match[1].decode() if match else None, reason)
 
     def _fail(self, identity: str | None, reason: str) -> None:
@@ -136,7 +137,7 @@ class _Batch:
         self._rows.append([identity, *[None] * (len(self._columns) - 1)])
 
 
-class _KeysTwice(dict[str, Any]):
+class KeysTwice(dict[str, Any]):
     """An object with repeated keys."""
 
     twice: frozenset[str]
@@ -146,19 +147,20 @@ def _of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     record = dict(pairs)
     if len(record) == len(pairs):
         return record
-    doubled = _KeysTwice(record)
+    doubled = KeysTwice(record)
     doubled.twice = frozenset(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
     return doubled
 
 
 # Not strict: control characters inside texts are kept. `json.loads` would create a decoder for each line.
-_DECODE = json.JSONDecoder(strict=False, object_pairs_hook=_of_pairs).decode
+DECODER = json.JSONDecoder(strict=False, object_pairs_hook=_of_pairs)
+"""Reads objects; those that name a key twice are `KeysTwice`."""
 
 
-def _object(line: bytes) -> dict[str, Any] | str:
+def object_in(line: bytes) -> dict[str, Any] | str:
     """Returns the object in a line, or the reason why there is none."""
     try:
-        record = _DECODE(line.decode("utf-8"))
+        record = DECODER.decode(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         return f"is not valid UTF-8 (byte 0x{line[error.start]:02x})"
     except RecursionError:
@@ -176,7 +178,7 @@ def _id_text(value: object) -> str | None:
 
 def _sound(value: object) -> object:
     """Returns a text without lone surrogates, which Arrow cannot hold."""
-    return value if not isinstance(value, str) or value.isascii() else _LONE_SURROGATE.sub("\ufffd", value)
+    return without_lone_surrogates(value) if isinstance(value, str) else value
 
 
 def _extra_text(value: object) -> str | None:

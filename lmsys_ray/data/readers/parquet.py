@@ -1,6 +1,6 @@
 """Reads Parquet: texts, whole numbers and lists of turns. Measurements: docs/lab/inputs.md."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,7 +19,7 @@ _BATCH_BYTES = 8 << 20
 _BUFFER_BYTES = 1 << 20
 
 _ENCRYPTED_MAGIC = b"PARE"
-_NO_PYTHON = (OverflowError, ValueError, pa.ArrowException)
+NO_PYTHON = (OverflowError, ValueError, pa.ArrowException)
 """Raised for values that Python cannot hold: a date in the year 200,000, a time zone that is not installed."""
 
 _TEXT_TYPES = (pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.binary_view())
@@ -31,19 +31,33 @@ def read_parquet(path: str, columns: Sequence[str], at: int, largest_cell: int) 
     `largest_cell` is checked later, when all texts are known. Raises `UsageError` for a file that is not Parquet or is
     encrypted, or that lacks one of `columns` or has another type there, and `RunError` for a damaged one.
     """
+
+    def asked(found: Sequence[str]) -> list[str]:
+        check_names(path, columns, found)
+        return list(columns)
+
+    for group, part in batches_of(path, asked, at):
+        cells = TypedCells()
+        values = [_texts(path, name, part.column(name), cells) for name in columns]
+        yield cells.records(group, values, {})
+
+
+def batches_of(path: str, asked: Callable[[Sequence[str]], list[str]], at: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yields (row group, some of its rows) from the row group `at` on, with the columns that `asked` chooses.
+
+    Raises `UsageError` for a file that is not Parquet or is encrypted, `RunError` for a damaged one.
+    """
     with arrow_input(path_of(path)) as source:
-        file = _opened(path, source)
-        check_names(path, columns, file.schema_arrow.names)
+        file = opened(path, source)
+        columns = asked(file.schema_arrow.names)
         group, done = at, 0
         try:
             for group in range(at, file.num_row_groups):
                 done = 0
                 rows = _batch_rows(file.metadata.row_group(group))
-                for batch in file.iter_batches(rows, row_groups=[group], columns=list(columns), use_threads=False):
+                for batch in file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False):
                     for part in _parts(batch):
-                        cells = TypedCells()
-                        values = [_texts(path, name, part.column(name), cells) for name in columns]
-                        yield cells.records(group, values, {})
+                        yield group, part
                         done += part.num_rows
         except (pa.ArrowException, OSError) as error:
             if "decrypt" in str(error).lower():
@@ -52,7 +66,8 @@ def read_parquet(path: str, columns: Sequence[str], at: int, largest_cell: int) 
             raise RunError(f"{path} is damaged after row {row}: {first_line(error)}; fetch it again") from None
 
 
-def _opened(path: str, source: pa.NativeFile) -> pq.ParquetFile:
+def opened(path: str, source: pa.NativeFile) -> pq.ParquetFile:
+    """Returns an open Parquet file; raises `UsageError` for one that is none, or is encrypted."""
     try:
         return pq.ParquetFile(source, buffer_size=_BUFFER_BYTES)
     except (pa.ArrowException, OSError):
@@ -116,7 +131,7 @@ def _cell(name: str, position: int, value: pa.Scalar, cells: TypedCells) -> str 
         return cells.cell(name, position, value.as_py())
     except UnicodeDecodeError as error:  # Arrow does not check texts inside lists
         cells.refuse(name, position, no_utf8(error))
-    except _NO_PYTHON:
+    except NO_PYTHON:
         cells.refuse(name, position, f"has a value of the type {value.type} where text is expected")
     return None
 
@@ -124,5 +139,5 @@ def _cell(name: str, position: int, value: pa.Scalar, cells: TypedCells) -> str 
 def _extra(value: pa.Scalar) -> str | None:
     try:
         return str(value.as_py()) if value.is_valid else None
-    except (UnicodeDecodeError, *_NO_PYTHON):
+    except (UnicodeDecodeError, *NO_PYTHON):
         return None

@@ -37,6 +37,8 @@ class Records:
     """By column: the positions that the file types as lists, now the JSON text of their turns."""
     warnings: Mapping[int, str] = field(default_factory=dict)
     """By position: warnings about records that can be used."""
+    carried: Mapping[str, pa.Array] = field(default_factory=dict)
+    """What travels with the records, by column of `lmsys_ray.data.carried.CARRIED`."""
 
 
 def text_columns(rows: Sequence[Sequence[str | None]], width: int, surrogates: str) -> list[pa.Array]:

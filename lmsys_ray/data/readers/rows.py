@@ -1,19 +1,24 @@
 """Reads validated rows from a file: the same record in whichever format it is."""
 
-import zlib
 from collections.abc import Callable, Iterator, Sequence
-from gzip import BadGzipFile
 
 import pyarrow as pa
 
+from lmsys_ray.data.carried import CARRIED
 from lmsys_ray.data.conversations import CellForm
+from lmsys_ray.data.readers.carried import sources, with_carried
 from lmsys_ray.data.readers.checks import NEEDED, validated_rows
+from lmsys_ray.data.readers.convert import converted
 from lmsys_ray.data.readers.csv_blocks import read_csv
-from lmsys_ray.data.readers.files import file_format
+from lmsys_ray.data.readers.files import BROKEN_STREAM, file_format, missing_columns
 from lmsys_ray.data.readers.json_lines import read_json_lines
 from lmsys_ray.data.readers.mixed_cells import Sample, with_warnings
 from lmsys_ray.data.readers.parquet import read_parquet
+from lmsys_ray.data.readers.raw import columns_of, is_array, read_raw
 from lmsys_ray.data.readers.records import BEGINNING, LARGEST_CELL, ReadPosition, Records
+from lmsys_ray.data.schemas.reading import PLAIN, Reading
+from lmsys_ray.data.schemas.recognise import Head
+from lmsys_ray.data.schemas.row import RawRecords, Refused
 from lmsys_ray.errors import RunError
 
 _READERS: dict[str, Callable[[str, Sequence[str], int, int], Iterator[Records]]] = {
@@ -30,19 +35,23 @@ def read_rows(
     limit: int | None = None,
     start: ReadPosition = BEGINNING,
     largest_cell: int = LARGEST_CELL,
+    reading: Reading = PLAIN,
+    name: str = "",
 ) -> Iterator[pa.Table]:
-    """Yields the rows of a CSV, Parquet or JSON Lines file as tables with the schema `READ`, in constant memory.
+    """Yields the rows of a CSV, Parquet or JSON file as tables with the schema `READ`, in constant memory.
 
-    `extra` names further columns, added as nullable text; `limit` is the most rows to read; `start` is the beginning of
-    the file or the position of a row from an earlier reading. Every row is yielded once, in order; one that cannot be
-    used, such as one with a cell of more than `largest_cell` bytes, has a `reason`, null cells, and its id if known.
-    Raises `UsageError` where a required column is missing, `RunError` where the file itself is damaged.
+    `extra` names further columns of files with the contest's columns, added as nullable text; `limit` is the most rows
+    to read; `start` is the beginning of the file or the position of a row from an earlier reading. `reading` says how
+    records become rows, and which columns of `CARRIED` follow; `name` is what ids of rows without one begin with. Every
+    row is yielded once, in order; one that cannot be used, such as one with a cell of more than `largest_cell` bytes,
+    has a `reason`, null cells, and its id if known. Raises `UsageError` where a required column is missing, `RunError`
+    where the file itself is damaged.
     """
 
     def sample() -> Sample:
-        return Sample.of(_validated(path, form, (), BEGINNING, largest_cell))
+        return Sample.of(_validated(path, form, (), BEGINNING, largest_cell, reading, name))
 
-    tables = _validated(path, form, extra, start, largest_cell)
+    tables = _validated(path, form, extra, start, largest_cell, reading, name)
     left = limit
     for table in with_warnings(tables, start == BEGINNING, sample):
         table = table.slice(0, left)
@@ -54,26 +63,80 @@ def read_rows(
 
 
 def _validated(
-    path: str, form: CellForm, extra: Sequence[str], start: ReadPosition, largest_cell: int
+    path: str,
+    form: CellForm,
+    extra: Sequence[str],
+    start: ReadPosition,
+    largest_cell: int,
+    reading: Reading,
+    name: str,
 ) -> Iterator[pa.Table]:
     """Yields all rows from `start` on as `validated_rows` returns them, in tables that are not empty."""
     at, start_row, number = start.at, start.row, start.row
     try:
-        for records in _READERS[file_format(path)](path, [*NEEDED, *extra], start.at, largest_cell):
-            if records.at != at:
-                at, start_row = records.at, number
+        direct = reading.is_direct and not is_array(path)
+        further = [*extra, *(sources(reading, columns_of(path)) if direct and reading.carried else [])]
+        for found in _records(path, further, start.at, largest_cell, reading, direct):
+            if found.at != at:
+                at, start_row = found.at, number
+            records = found if isinstance(found, Records) else converted(found, reading, number, name)
             if len(records.columns[0]):
-                yield validated_rows(records, form, start_row, number, list(extra), largest_cell)
+                rows = validated_rows(records, form, start_row, number, further if direct else [], largest_cell)
+                yield _carrying(rows, records, reading, further[len(extra) :] if direct else None)
             number += len(records.columns[0])
-    except (EOFError, BadGzipFile, zlib.error):
+    except BROKEN_STREAM:
         raise RunError(
-            f"{path} is damaged after row {number - 1}: its gzip stream is broken or truncated; fetch it again"
+            f"{path} is damaged after row {number - 1}: its {_packing(path)} stream is broken or truncated; "
+            "fetch it again"
         ) from None
 
 
-def check_columns(path: str, extra: Sequence[str] = ()) -> None:
+def _records(
+    path: str, further: Sequence[str], at: int, largest_cell: int, reading: Reading, direct: bool
+) -> Iterator[Records | RawRecords]:
+    if direct:
+        return _READERS[file_format(path)](path, [*NEEDED, *further], at, largest_cell)
+    return read_raw(path, reading.asked, at, largest_cell)
+
+
+def _carrying(rows: pa.Table, records: Records, reading: Reading, names: Sequence[str] | None) -> pa.Table:
+    """Returns rows with their carried columns, from the columns `names` of text or from converted records."""
+    if names is not None:
+        return with_carried(rows, reading, names) if reading.carried else rows
+    for column in reading.carried:
+        rows = rows.append_column(CARRIED.field(column), records.carried[column])
+    return rows
+
+
+def check_columns(path: str, extra: Sequence[str] = (), reading: Reading = PLAIN) -> None:
     """Raises `UsageError` where a file lacks a required column or is not of its format; reads only its beginning."""
     try:
-        next(_READERS[file_format(path)](path, [*NEEDED, *extra], 0, LARGEST_CELL), None)
-    except (EOFError, BadGzipFile, zlib.error):
-        raise RunError(f"{path} is damaged: its gzip stream is broken or truncated; fetch it again") from None
+        if reading.is_direct and not is_array(path):
+            next(_READERS[file_format(path)](path, [*NEEDED, *extra], 0, LARGEST_CELL), None)
+        elif missing := reading.missing(found := columns_of(path)):
+            raise missing_columns(path, missing, found)
+    except BROKEN_STREAM:
+        raise RunError(
+            f"{path} is damaged: its {_packing(path)} stream is broken or truncated; fetch it again"
+        ) from None
+
+
+def head(path: str, rows: int = 50) -> Head:
+    """Returns the columns and the first records of a file; raises as `check_columns` does."""
+    try:
+        columns = columns_of(path)
+        raw = next(read_raw(path, list, 0, LARGEST_CELL), None)
+    except BROKEN_STREAM:
+        raise RunError(
+            f"{path} is damaged: its {_packing(path)} stream is broken or truncated; fetch it again"
+        ) from None
+    records = [record for record in (raw.records[:rows] if raw else []) if not isinstance(record, Refused)]
+    return Head(path, columns, records)
+
+
+def _broken(path: str) -> RunError:
+    return RunError(f"{path} is damaged: its {_packing(path)} stream is broken or truncated; fetch it again")
+
+
+def _packing(path: str) -> str:
+    return "zstd" if path.lower().endswith(".zst") else "gzip"

@@ -25,21 +25,29 @@ def written(folder: Path, *lines: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("content", "found"),
+    ("content", "ids"),
     [
-        ("[\n" + ",\n".join(map(record, range(9))) + "\n]\n", "an array"),
-        ("[" + ", ".join(map(record, range(9))) + "]", "an array"),
-        ("\ufeff[" + record(1) + "]", "an array"),
-        (json.dumps(json.loads(record(1)), indent=2), "an object over several lines"),
+        ("[\n" + ",\n".join(map(record, range(9))) + "\n]\n", "012345678"),
+        ("[" + ", ".join(map(record, range(9))) + "]", "012345678"),
+        ("\ufeff[" + record(1) + "]", "1"),
+        (" [ ]", ""),
     ],
 )
-def test_json_that_is_not_one_object_a_line_is_refused_with_the_remedy(
-    tmp_path: Path, content: str, found: str
-) -> None:
-    path = tmp_path / "in.jsonl"
+@pytest.mark.parametrize("name", ["in.jsonl", "in.json"])
+def test_an_array_is_read_whatever_the_name(tmp_path: Path, content: str, ids: str, name: str) -> None:
+    path = tmp_path / name
     path.write_text(content)
+    if ids:
+        assert_accounted(tmp_path, [path], [[*map(Row, ids)]])
+    else:
+        assert list(read_rows(str(path))) == []
+
+
+def test_an_object_over_several_lines_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text(json.dumps(json.loads(record(1)), indent=2))
     for read in (lambda: check_columns(str(path)), lambda: list(read_rows(str(path)))):
-        with pytest.raises(UsageError, match=rf"begins with {found} where each line must be .* jq -c '\.\[\]' FILE"):
+        with pytest.raises(UsageError, match="begins with an object over several lines where each line must be"):
             read()
 
 

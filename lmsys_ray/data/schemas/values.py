@@ -1,0 +1,168 @@
+"""Reads the values of records: texts, messages, labels and names, typed or as text."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from lmsys_ray.data.printed_lists import printed_list
+from lmsys_ray.data.schemas.row import TIE, A, B, Record
+from lmsys_ray.data.turns import (
+    ASSISTANT,
+    SYSTEM,
+    USER,
+    BadCellError,
+    Message,
+    chat_messages,
+    holds_messages,
+    without_lone_surrogates,
+)
+
+_DECODE = json.JSONDecoder(strict=False).decode
+_GAP = "\n\n"
+
+WINNERS = {
+    **dict.fromkeys(("model_a", "a", "response_a", "assistant_a"), A),
+    **dict.fromkeys(("model_b", "b", "response_b", "assistant_b"), B),
+    **dict.fromkeys(("tie", "tie (bothbad)", "both_bad", "bothbad", "both bad", "both good", "both_good", "draw"), TIE),
+}
+"""What columns named `winner` hold, in small letters."""
+
+
+def present(value: Any) -> bool:
+    """Returns whether a value is there: not null, not NaN, not an empty text."""
+    return not (value is None or value == "" or (isinstance(value, float) and math.isnan(value)))
+
+
+def parsed(value: Any) -> Any:
+    """Returns what a text that is JSON, or a list as Python prints it, stands for; any other value as it is."""
+    text = _decoded(value) if isinstance(value, bytes) else value
+    if not isinstance(text, str) or text.lstrip()[:1] not in ("[", "{"):
+        return text
+    try:
+        return _DECODE(text)
+    except RecursionError:
+        raise BadCellError("is JSON nested too deeply") from None
+    except ValueError:
+        printed = printed_list(text)
+        return text if printed.turns is None or printed.end < len(text) else printed.turns
+
+
+def text_of(record: Record, column: str) -> str:
+    """Returns the text in a column, empty where it is null; raises `BadCellError` for anything but text."""
+    value = record.get(column)
+    if value is None:
+        return ""
+    if isinstance(value, bytes):
+        return _decoded(value)
+    if not isinstance(value, str):
+        raise BadCellError(f"{column} has {type(value).__name__} where text is expected")
+    return value
+
+
+def needed(record: Record, column: str) -> Any:
+    """Returns the value in a column; raises `BadCellError` where it is missing."""
+    if record.get(column) is None:
+        raise BadCellError(f"{column} is missing")
+    return record[column]
+
+
+def name_of(record: Record, column: str) -> str | None:
+    """Returns a name, such as that of a model, as text; None where there is none."""
+    value = record.get(column)
+    if not present(value):
+        return None
+    return _decoded(value) if isinstance(value, bytes) else without_lone_surrogates(str(value))
+
+
+def number_of(record: Record, column: str) -> float | None:
+    """Returns a number, typed or as text; None where there is none, and for what is no number."""
+    value: Any = record.get(column)
+    if not present(value) or isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def messages_of(record: Record, column: str) -> list[Message] | None:
+    """Returns the messages in a column, also those that a text holds as JSON with roles; None for any other text.
+
+    Raises `BadCellError` where it holds neither, or is missing.
+    """
+    value = needed(record, column)
+    if isinstance(value, str | bytes):
+        value = parsed(value)
+        if not holds_messages(value):
+            return None
+    try:
+        return chat_messages(value)
+    except BadCellError as error:
+        raise BadCellError(f"{column} {error}") from None
+
+
+def exchanges_of(messages: Sequence[Message]) -> tuple[list[str], list[str | None]]:
+    """Returns the turns of the user, and the answer to each, None where it has none.
+
+    Messages of one role in a row are one turn, and a system message begins the user's turn that follows it.
+    """
+    asked: list[str] = []
+    answers: list[str | None] = []
+    system: list[str] = []
+    for role, text in messages:
+        if role == SYSTEM:
+            system.append(text)
+        elif role == ASSISTANT:
+            if not asked:
+                asked, answers = [_GAP.join(system)], [None]
+                system = []
+            earlier = answers[-1]
+            answers[-1] = text if earlier is None else earlier + _GAP + text
+        elif asked and answers[-1] is None and not system:
+            asked[-1] += _GAP + text
+        else:
+            asked.append(_GAP.join([*system, text]))
+            answers.append(None)
+            system = []
+    return asked, answers
+
+
+def assistant_messages(text: str) -> list[Message]:
+    """Returns a response as the one message of an assistant."""
+    return [Message(ASSISTANT, text)]
+
+
+def user_messages(text: str) -> list[Message]:
+    """Returns a prompt as the one message of a user."""
+    return [Message(USER, text)]
+
+
+def continued(answers: Sequence[str | None], response: str) -> list[str | None]:
+    """Returns the answers so far, and `response` as the answer to the last turn of the user.
+
+    Raises `BadCellError` where that has an answer already.
+    """
+    if answers and answers[-1] is not None:
+        raise BadCellError("the prompt ends with a message of the assistant, so that the responses answer nothing")
+    return [*answers[:-1], response]
+
+
+def winner(record: Record, column: str) -> tuple[int | None, str | None]:
+    """Returns the class in a column such as `winner`, and a warning where it holds something unknown."""
+    value = name_of(record, column)
+    if value is None:
+        return None, None
+    found = WINNERS.get(value.strip().casefold())
+    warning = None if found is not None else f"{column} is {value[:20]!r}, which names no winner: the row has no label"
+    return found, warning
+
+
+def _decoded(value: bytes) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadCellError(f"is not valid UTF-8 (byte 0x{value[error.start]:02x})") from None
