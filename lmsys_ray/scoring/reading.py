@@ -11,8 +11,7 @@ from lmsys_ray.scoring.settings import Settings
 
 def recognised(settings: Settings, files: Sequence[str]) -> Recognised:
     """Returns how the files of a run are read, and what to tell of it; raises `UsageError` where no schema fits."""
-    columns = {str(name): column for name, column in settings.columns.items()}
-    return recognise(head(files[0]), Wishes(settings.schema, columns, settings.id, settings.pairs))
+    return recognise(head(files[0]), Wishes(settings.schema, settings.columns, settings.id, settings.pairs))
 
 
 def row_names(files: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, PlainValidator, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 from lmsys_ray.config.base import PathName, PositiveInt, Probability, StrictModel
-from lmsys_ray.data.schemas.registry import SchemaName
+from lmsys_ray.data.schemas.registry import SCHEMAS, SchemaName
 from lmsys_ray.data.schemas.schema import PairsOfRanked
 from lmsys_ray.ensemble.blend import normalise
 from lmsys_ray.ensemble.blend_methods import Blend, Method
@@ -22,25 +22,6 @@ Member = Annotated[SerializeAsAny[MemberSettings], PlainValidator(validated)]
 """The settings of a member, an instance of the settings class of its kind."""
 
 MemberName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-
-ColumnName = Literal[
-    "id",
-    "prompt",
-    "response_a",
-    "response_b",
-    "conversation_a",
-    "conversation_b",
-    "chosen",
-    "rejected",
-    "label",
-    "winner",
-    "model_a",
-    "model_b",
-    "language",
-    "source",
-    "tags",
-]
-"""A column of a schema for which another may stand."""
 
 Coefficient = Annotated[float, Field(ge=-(10**6), le=10**6)]
 
@@ -106,9 +87,7 @@ class Settings(StrictModel):
     schema: Literal["auto"] | SchemaName = Field(  # type: ignore[assignment]
         "auto", description="the shape of the records; auto: recognised from the columns and the first records"
     )
-    columns: dict[ColumnName, str] = Field(
-        {}, description="by a schema's column: the column of the files that stands for it"
-    )
+    columns: dict[str, str] = Field({}, description="by a schema's column: the column of the files that stands for it")
     id: Literal["auto", "column", "row", "hash"] = Field(
         "auto",
         description="of a row: column: what the file says; row: FILE:ROW; hash: a digest of its texts; "
@@ -185,6 +164,17 @@ class Settings(StrictModel):
     @classmethod
     def _one_or_many(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
+
+    @field_validator("columns")
+    @classmethod
+    def _known_columns(cls, value: dict[str, str]) -> dict[str, str]:
+        known = {name for schema in SCHEMAS.values() for name in schema.reads()}
+        if unknown := [name for name in value if name not in known]:
+            raise ValueError(
+                f"columns of a schema ({', '.join(sorted(known))}), of which {unknown[0]} is none, each with the name "
+                "that stands for it in the files"
+            )
+        return value
 
     @field_validator("prior")
     @classmethod

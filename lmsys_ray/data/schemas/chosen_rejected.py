@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from lmsys_ray.data.schemas.row import TIE, A, Record, Row
 from lmsys_ray.data.schemas.schema import PairsOfRanked, Schema
 from lmsys_ray.data.schemas.values import (
+    DIALOGUE,
     assistant_messages,
+    dialogue_of,
     exchanges_of,
     messages_of,
     name_of,
@@ -19,11 +20,10 @@ from lmsys_ray.data.schemas.values import (
     text_of,
     user_messages,
 )
-from lmsys_ray.data.turns import ASSISTANT, USER, BadCellError, Message
+from lmsys_ray.data.turns import USER, BadCellError, Message
 
 _CHOSEN = (("chosen",), ("rejected",))
 _LABEL: dict[str, tuple[str, ...]] = {"label": ()}
-_DIALOGUE = re.compile(r"(?:\A|\n\n)(Human|Assistant):[ ]?")
 
 
 def _trl(record: Record, _: PairsOfRanked) -> list[Row]:
@@ -87,28 +87,17 @@ ULTRAFEEDBACK = Schema(
     "UltraFeedback binarized",
     (("prompt",), *_CHOSEN, ("score_chosen",), ("score_rejected",)),
     _ultrafeedback,
-    ids=("id", "prompt_id"),
     carries=_LABEL,
 )
 
 
 def _hh_rlhf(record: Record, _: PairsOfRanked) -> list[Row]:
-    return [_row(_dialogue(record, "chosen"), _dialogue(record, "rejected"))]
-
-
-def _dialogue(record: Record, column: str) -> list[Message]:
-    needed(record, column)
-    text = text_of(record, column)
-    pieces = _DIALOGUE.split(text)
-    if pieces[0].strip() or len(pieces) < 3:
-        raise BadCellError(f"{column} does not begin with a turn of Human: or Assistant:")
-    roles = {"Human": USER, "Assistant": ASSISTANT}
-    return [Message(roles[role], said.strip()) for role, said in zip(pieces[1::2], pieces[2::2], strict=True)]
+    return [_row(dialogue_of(record, "chosen"), dialogue_of(record, "rejected"))]
 
 
 def _dialogues(records: Sequence[Record]) -> bool:
     texts = [record.get(column) for record in records for column in ("chosen", "rejected")]
-    return bool(texts) and all(isinstance(text, str) and re.match(r"\s*Human:", text) for text in texts)
+    return bool(texts) and all(isinstance(text, str) and DIALOGUE.match(text) for text in texts)
 
 
 HH_RLHF = Schema(

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from lmsys_ray.data.schemas.reading import IdSource, Reading, renamed_columns
 from lmsys_ray.data.schemas.registry import SCHEMAS
 from lmsys_ray.data.schemas.row import Record
-from lmsys_ray.data.schemas.schema import PairsOfRanked, Schema
+from lmsys_ray.data.schemas.schema import PairsOfRanked, Schema, any_values
 from lmsys_ray.errors import UsageError
 
 _NEAREST = 3
@@ -80,7 +80,7 @@ def _fitting(head: Head, found: Sequence[str], records: Sequence[Record]) -> lis
     """Returns the schemas that fit, the one by which most columns are known first."""
     fitting = [schema for schema in SCHEMAS.values() if not schema.missing(found) and schema.fits(records)]
     if fitting:
-        return sorted(fitting, key=lambda schema: -len(schema.matched(found)))
+        return sorted(fitting, key=lambda schema: (-len(schema.matched(found)), schema.fits is any_values))
     by_lack = sorted(SCHEMAS.values(), key=lambda schema: (len(schema.missing(found)), -len(schema.matched(found))))
     lacks = [
         f"{schema.name} lacks {', '.join(missing)}"
@@ -98,16 +98,17 @@ def _fitting(head: Head, found: Sequence[str], records: Sequence[Record]) -> lis
 def _sentences(
     reading: Reading, schema: Schema, others: Sequence[Schema], found: Sequence[str], wishes: Wishes
 ) -> list[str]:
-    label = next((name for name in schema.carries.get("label", ()) if name in found), None)
-    columns = [names[0] if names[0] in found else next(n for n in names if n in found) for names in schema.required]
-    columns += [label] if label and label not in columns else []
+    columns = [next(name for name in names if name in found) for names in schema.required]
+    columns += [name for name in schema.carries.get("label", ()) if name in found and name not in columns]
     shown = ", ".join(f"{name} from {wishes.columns[name]}" if name in wishes.columns else name for name in columns)
     also = ""
     if others:
         more = [name for name in schema.matched(found) if name not in others[0].matched(found)]
-        why = f"for its {', '.join(more)}" if more else "as the first of two that fit equally well"
+        why = f"for its {', '.join(more) or 'values'}"
         also = f"; {others[0].name} fits too, {schema.name} was taken {why}"
     sentences = [f"input: {schema.title} ({shown}){also}"]
+    if schema.advice and not wishes.columns:
+        sentences.append(f"input: {schema.advice}")
     if reading.id == "row" and wishes.id == "auto":
         sentences.append("input: no column holds ids, so FILE:ROW is the id of a row (--set id=hash: its content)")
     return sentences

@@ -8,13 +8,12 @@ from lmsys_ray.data.schemas.row import TIE, A, B, Record, Row
 from lmsys_ray.data.schemas.schema import MODELS, PairsOfRanked, Schema
 from lmsys_ray.data.schemas.values import (
     continued,
-    exchanges_of,
-    messages_of,
     name_of,
     needed,
     number_of,
     parsed,
     present,
+    prompt_of,
     text_of,
     winner,
 )
@@ -83,8 +82,7 @@ WSDM = Schema(
 
 def _helpsteer(record: Record, _: PairsOfRanked) -> list[Row]:
     column = "context" if "context" in record else "prompt"
-    messages = messages_of(record, column)
-    prompt, answers = ([text_of(record, column)], []) if messages is None else exchanges_of(messages)
+    prompt, answers = prompt_of(record, column)
     responses = []
     for names in (("response_1", "response1"), ("response_2", "response2")):
         name = next((name for name in names if name in record), names[0])
@@ -107,7 +105,7 @@ HELPSTEER = Schema(
 
 
 def _safe_rlhf(record: Record, _: PairsOfRanked) -> list[Row]:
-    chosen = number_of(record, "label" if "label" in record else "better_response_id")
+    chosen = number_of(record, "better_response_id")
     label = {0.0: A, 1.0: B}.get(-1.0 if chosen is None else chosen)
     responses = [[text_of(record, name)] for name in ("response_0", "response_1") if needed(record, name) is not None]
     models = (name_of(record, "response_0_source"), name_of(record, "response_1_source"))
@@ -116,12 +114,13 @@ def _safe_rlhf(record: Record, _: PairsOfRanked) -> list[Row]:
 
 SAFE_RLHF = Schema(
     "safe_rlhf",
-    "PKU-SafeRLHF, its labels those of better_response_id (--set columns.label=safer_response_id for the others)",
+    "PKU-SafeRLHF",
     (("prompt",), ("response_0",), ("response_1",)),
     _safe_rlhf,
     telling=("better_response_id", "safer_response_id"),
+    advice="labels are better_response_id; --set columns.better_response_id=safer_response_id takes those of safety",
     carries={
-        "label": ("label", "better_response_id"),
+        "label": ("better_response_id",),
         "model_a": ("response_0_source",),
         "model_b": ("response_1_source",),
         "source": ("prompt_source",),
@@ -166,8 +165,7 @@ def _ranked(record: Record, pairs: PairsOfRanked) -> list[Row]:
         "adjacent": [(i, i + 1) for i in range(len(order) - 1)],
         "best_worst": [(0, len(order) - 1)],
     }[pairs]
-    messages = messages_of(record, "prompt")
-    prompt, before = ([text_of(record, "prompt")], []) if messages is None else exchanges_of(messages)
+    prompt, before = prompt_of(record, "prompt")
     rows = []
     for i, j in chosen:
         (rank, text, model), (worse, other, rival) = answers[order[i]], answers[order[j]]

@@ -14,6 +14,11 @@ COMMON = ("language", "source", "tags")
 """Columns that any file may have, and that travel with its rows."""
 
 
+def any_values(records: Sequence[Record]) -> bool:
+    """Tells that a schema is known by its columns alone."""
+    return True
+
+
 @dataclass(frozen=True)
 class Schema:
     """The shape of the records of a data set."""
@@ -27,7 +32,7 @@ class Schema:
     """Returns the rows of a record; raises `BadCellError` for one that cannot be read."""
     telling: Sequence[str] = ()
     """Further columns that it reads or is known by."""
-    fits: Callable[[Sequence[Record]], bool] = lambda records: True
+    fits: Callable[[Sequence[Record]], bool] = any_values
     """Whether the values of the first records are such as this schema has."""
     identity: Callable[[Record], str | None] | None = None
     """Returns the id of a record where no single column is one."""
@@ -36,6 +41,9 @@ class Schema:
     carries: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """For each column of `lmsys_ray.data.carried.CARRIED` beside the `COMMON`: the columns that it is read from, of
     which a file needs one; no names: it is always there."""
+
+    advice: str = ""
+    """A sentence about a choice that the user may want to make otherwise."""
 
     def reads(self) -> list[str]:
         """Returns every column that it may read."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,10 @@ from lmsys_ray.data.turns import (
 )
 
 _DECODE = json.JSONDecoder(strict=False).decode
+_SPEAKER = re.compile(r"(?:\A|\n\n)(Human|Assistant):[ ]?")
+DIALOGUE = re.compile(r"\s*Human:")
+"""The beginning of a text that is a dialogue."""
+
 _GAP = "\n\n"
 
 WINNERS = {
@@ -74,6 +79,8 @@ def name_of(record: Record, column: str) -> str | None:
     value = record.get(column)
     if not present(value):
         return None
+    if isinstance(value, list):
+        value = ", ".join(map(str, value))
     return _decoded(value) if isinstance(value, bytes) else without_lone_surrogates(str(value))
 
 
@@ -103,6 +110,29 @@ def messages_of(record: Record, column: str) -> list[Message] | None:
         return chat_messages(value)
     except BadCellError as error:
         raise BadCellError(f"{column} {error}") from None
+
+
+def dialogue_of(record: Record, column: str) -> list[Message]:
+    """Returns the turns of a text in which each begins with Human: or Assistant: after an empty line.
+
+    Raises `BadCellError` for any other text.
+    """
+    needed(record, column)
+    text = text_of(record, column)
+    pieces = _SPEAKER.split(text)
+    if pieces[0].strip() or len(pieces) < 3:
+        raise BadCellError(f"{column} does not begin with Human: or Assistant:")
+    said = zip(pieces[1::2], pieces[2::2], strict=True)
+    return [Message(USER if speaker == "Human" else ASSISTANT, text.strip()) for speaker, text in said]
+
+
+def prompt_of(record: Record, column: str) -> tuple[list[str], list[str | None]]:
+    """Returns a prompt as `exchanges_of` does: messages, a dialogue that breaks off for the answer, or plain text."""
+    messages = messages_of(record, column)
+    if messages is None and DIALOGUE.match(text_of(record, column)):
+        messages = dialogue_of(record, column)
+        messages = messages[:-1] if messages[-1] == Message(ASSISTANT, "") else messages
+    return exchanges_of(user_messages(text_of(record, column)) if messages is None else messages)
 
 
 def exchanges_of(messages: Sequence[Message]) -> tuple[list[str], list[str | None]]:
