@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lmsys_ray import CLASSES
-from lmsys_ray.data.readers import head, read_rows
+from lmsys_ray.data.readers import ReadPosition, head, read_rows
 from lmsys_ray.data.schemas.recognise import ANYTHING, Wishes, recognise
 
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
@@ -69,10 +69,9 @@ def test_an_example_is_recognised_and_its_labels_point_at_the_better_answer(name
         if row.get("model_a"):
             better = row["model_a"] if label == "a" else row["model_b"]
             assert label == "tie" or better in ("kite", "human", "fern")
-        assert all(
-            "Human:" not in text for column in ("prompt", "response_a", "response_b") for text in turns(row[column])
-        )
-        assert len(turns(row["prompt"])) == len(turns(row["response_a"])) == len(turns(row["response_b"]))
+        cells = [turns(row[column]) for column in ("prompt", "response_a", "response_b")]
+        assert len({len(texts) for texts in cells}) == 1
+        assert all("Human:" not in text for texts in cells for text in texts)
 
 
 def test_what_travels_with_the_rows() -> None:
@@ -87,7 +86,7 @@ def test_a_judgment_of_the_first_turn_is_of_the_first_turn() -> None:
     assert turns(first["prompt"]) == ["Does ice float on water?"]
     assert turns(first["response_a"]) == ["Yes, it is less dense."]
     assert turns(second["response_b"]) == ["Yes, it is less dense.", "Yes, there too, though only just."]
-    assert [first["id"], second["id"]] == ["81:kite:moss:author_1:1", "81:kite:moss:author_1:2"]
+    assert [first["id"], second["id"]] == ["81:kite:moss:author_1:1", "81:moss:kite:author_1:2"]
 
 
 def test_ids_are_of_the_file_its_rows_or_its_texts() -> None:
@@ -97,7 +96,7 @@ def test_ids_are_of_the_file_its_rows_or_its_texts() -> None:
     assert len(set(by_content)) == 2
     assert all(len(identity) == 24 for identity in by_content)
     assert by_content == [row["id"] for row in rows_of("trl.jsonl", Wishes(id="hash"))]
-    assert [row["id"] for row in rows_of("contest.csv", Wishes(id="row"))][0] == "contest.csv:1"
+    assert rows_of("contest.csv", Wishes(id="row"))[0]["id"] == "contest.csv:1"
 
 
 @pytest.mark.parametrize(
@@ -126,8 +125,6 @@ def test_reading_may_begin_at_any_row(name: str) -> None:
     rows = [row for table in read_rows(path, reading=reading, name="x") for row in table.to_pylist()]
     for row in rows:
         start = (row["start_at"], row["start_row"])
-        from lmsys_ray.data.readers import ReadPosition
-
         later = read_rows(path, reading=reading, name="x", start=ReadPosition(*start))
         found = [other for table in later for other in table.to_pylist()]
         assert found == rows[row["start_row"] - 1 :]

@@ -60,7 +60,7 @@ def test_columns_may_be_named(tmp_path: Path) -> None:
 def test_an_unknown_shape_is_told_with_the_nearest_schemas(tmp_path: Path) -> None:
     expected = (
         r"in.jsonl is of no known schema; it has prompt, response_a, other \(nearest: contest lacks response_b; "
-        r"wsdm lacks response_b, winner; .*; name its columns, for example with --set columns.prompt=NAME"
+        r".*; wsdm lacks response_b, winner\); name its columns, for example with --set columns.prompt=NAME"
     )
     with pytest.raises(UsageError, match=expected):
         recognised(tmp_path, {"prompt": "p", "response_a": "a", "other": 1})
