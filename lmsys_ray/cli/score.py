@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from lmsys_ray.config.layering import layer_settings
 from lmsys_ray.config.messages import validate_settings
 from lmsys_ray.config.output_root import is_submitted, output_path
+from lmsys_ray.errors import UsageError
 from lmsys_ray.printable import say
 from lmsys_ray.scoring.progress import Display
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 DONE_WITH_REJECTS = 3
 """The exit code of a `--strict` run that came to its end with rejects or warnings."""
+
+_STANDARD_INPUT = "-"
 
 
 def parser(prog: str = "score.py") -> argparse.ArgumentParser:
@@ -43,7 +47,7 @@ def parser(prog: str = "score.py") -> argparse.ArgumentParser:
         "--input",
         metavar="PATH",
         nargs="+",
-        help="files, globs or folders: .csv .jsonl .json .parquet, .gz and .zst too",
+        help="files, globs or folders: .csv .jsonl .json .parquet, .gz and .zst too; - is standard input",
     )
     parser.add_argument("--output", metavar="RUN_DIR", help="run directory; one that exists is resumed")
     parser.add_argument("--limit", metavar="N", type=int, help="read only the first N rows")
@@ -94,11 +98,25 @@ def score_settings(arguments: argparse.Namespace) -> Settings:
         _trust_pickle(values.get("members"))
     settings = validate_settings(Settings, values)
     output = output_path(settings.output, settings.output_root)
+    settings = settings.model_copy(update={"input": _with_standard_input(settings.input, output)})
     if is_submitted() and output != settings.output:
         said.append(f"output: {output}; a submitted job loses its working directory (output_root names another place)")
     for line in said:
         say(line)
     return settings.model_copy(update={"output": output})
+
+
+def _with_standard_input(inputs: list[str], output: str) -> list[str]:
+    """Returns the names of an input with that of a file of the run in place of `-`."""
+    if _STANDARD_INPUT not in inputs:
+        return inputs
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError("input: - is standard input, which is a terminal; pipe a file into the command, or name one")
+    from lmsys_ray.data.readers import standard_input
+    from lmsys_ray.storage.files import path_of
+
+    path = standard_input.kept(sys.stdin.buffer, path_of(output))
+    return [path if name == _STANDARD_INPUT else name for name in inputs]
 
 
 def _trust_pickle(members: object) -> None:
@@ -113,4 +131,6 @@ def _trust_pickle(members: object) -> None:
 def _run_directory_for(inputs: object) -> str:
     """Returns `runs/NAME` after the first input."""
     first = inputs if isinstance(inputs, str) else str(next(iter(inputs)))  # type: ignore[call-overload]
+    if first == _STANDARD_INPUT:
+        return os.path.join("runs", "stdin")
     return os.path.join("runs", Path(first.removeprefix("packaged:")).name.split(".")[0].strip("*") or "run")

@@ -35,9 +35,9 @@ _OF_A_RUN = {
 }
 """What a run writes into its directory (see `lmsys_ray.run_directory.layout`)."""
 
-_PARQUET_MAGIC = b"PAR1"
-_GZIP_MAGIC = b"\x1f\x8b"
-_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+PARQUET_MAGIC = b"PAR1"
+GZIP_MAGIC = b"\x1f\x8b"
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ENCODINGS = {
     rb"\xff\xfe\x00\x00|\x00\x00\xfe\xff|[^\x00]\x00\x00\x00|\x00\x00\x00[^\x00]": "UTF-32",
     rb"\xff\xfe|\xfe\xff": "UTF-16",
@@ -50,7 +50,7 @@ _PACKED = {
     b"PK\x03\x04": ("a zip file, or a spreadsheet", "unpack it, or save the spreadsheet as CSV"),
     b"BZh": ("compressed with bzip2", "unpack it by bunzip2, or pack it again by gzip"),
     b"\xfd7zXZ\x00": ("compressed with xz", "unpack it by unxz, or pack it again by gzip"),
-    _ZSTD_MAGIC: ("compressed with zstd", "rename it to end in .zst"),
+    ZSTD_MAGIC: ("compressed with zstd", "rename it to end in .zst"),
     b"7z\xbc\xaf\x27\x1c": ("a 7z archive", "unpack it by 7z x"),
     b"\x04\x22\x4d\x18": ("compressed with lz4", "unpack it by unlz4, or pack it again by gzip"),
 }
@@ -142,15 +142,15 @@ def open_bytes(path: str) -> Iterator[BinaryIO]:
     with open_binary(path_of(path)) as file:
         zipped = path.lower().endswith(".gz")
         head = _head(file)
-        if zipped and head[: len(_GZIP_MAGIC)] == _GZIP_MAGIC:
+        if zipped and head[: len(GZIP_MAGIC)] == GZIP_MAGIC:
             file = cast(BinaryIO, gzip.GzipFile(fileobj=file))
             head = _head(file)
             _check_head(f"{path}, unpacked,", head)
-            if head[: len(_GZIP_MAGIC)] == _GZIP_MAGIC:
+            if head[: len(GZIP_MAGIC)] == GZIP_MAGIC:
                 raise UsageError(f"input: {path} is compressed with gzip twice; unpack it once by gunzip")
         else:
-            _check_head(path, head if not path.lower().endswith(".zst") else head.removeprefix(_ZSTD_MAGIC))
-            if head[: len(_GZIP_MAGIC)] == _GZIP_MAGIC:
+            _check_head(path, head if not path.lower().endswith(".zst") else head.removeprefix(ZSTD_MAGIC))
+            if head[: len(GZIP_MAGIC)] == GZIP_MAGIC:
                 raise UsageError(f"input: {path} is compressed with gzip; rename it to {path}.gz")
             if zipped and head:
                 raise UsageError(f"input: {path} is not compressed with gzip; rename it without .gz")
@@ -160,7 +160,7 @@ def open_bytes(path: str) -> Iterator[BinaryIO]:
 
 
 def _unpacked_zstd(path: str, file: BinaryIO, head: bytes) -> BinaryIO:
-    if head[: len(_ZSTD_MAGIC)] != _ZSTD_MAGIC:
+    if head[: len(ZSTD_MAGIC)] != ZSTD_MAGIC:
         raise UsageError(f"input: {path} is not compressed with zstd; rename it without .zst")
     unpacked = open_zstd(file)
     _check_head(f"{path}, unpacked,", _head(unpacked))
@@ -175,7 +175,7 @@ def _head(file: BinaryIO) -> bytes:
 
 def _check_head(place: str, head: bytes) -> None:
     """Raises `UsageError` where the content is evidently not text, or not UTF-8."""
-    if head.startswith(_PARQUET_MAGIC):
+    if head.startswith(PARQUET_MAGIC):
         raise UsageError(f"input: {place} is a Parquet file by its content; rename it to end in .parquet")
     for magic, (kind, remedy) in _PACKED.items():
         if head.startswith(magic):
