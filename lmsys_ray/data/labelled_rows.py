@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,10 @@ from lmsys_ray import CLASSES
 from lmsys_ray.data.conversations import CELLS, CellForm
 from lmsys_ray.data.folds import grouped_folds, prompt_groups
 from lmsys_ray.data.labels import COLUMNS, chosen_class
-from lmsys_ray.data.readers import expand_inputs, read_rows
+from lmsys_ray.data.readers import check_columns, expand_inputs, head, read_rows
+from lmsys_ray.data.schemas.reading import row_names
+from lmsys_ray.data.schemas.recognise import recognise
+from lmsys_ray.data.schemas.schema import COMMON
 from lmsys_ray.errors import RunError, UsageError
 
 
@@ -53,15 +56,15 @@ class LabelledRows:
 
 
 def read_labelled(inputs: Sequence[str], fold_column: str | None = None, cells: CellForm = "auto") -> LabelledRows:
-    """Reads conversations and their one-hot labels from files of any of the input formats.
+    """Reads conversations and their labels from files of any format and schema.
 
-    `cells` is the form of the raw cells, as in scoring. Raises `UsageError` where a file or a column is missing,
-    `RunError` for labels that are not one-hot or all of one class, and where no row is usable.
+    `cells` is the form of the raw cells, as in scoring. Raises `UsageError` where a file or a column is missing, or the
+    files have no labels, `RunError` for rows without a label or labels all of one class, and where no row is usable.
     """
     usable, labels, rejected = [], [], 0
     values: list[str] | None = None if fold_column is None else []
-    for file in expand_inputs(inputs):
-        for table in read_rows(file, cells, extra=COLUMNS if fold_column is None else [*COLUMNS, fold_column]):
+    for file, table in _tables(expand_inputs(inputs), fold_column, cells):
+        if table.num_rows:
             kept = table.filter(table["reason"].is_null())
             rejected += table.num_rows - kept.num_rows
             usable.append(kept.select(["id", *CELLS]))
@@ -79,10 +82,42 @@ def read_labelled(inputs: Sequence[str], fold_column: str | None = None, cells: 
     return LabelledRows(rows["id"].to_pylist(), conversations, classes, groups, rejected, values)
 
 
+def _tables(files: Sequence[str], fold_column: str | None, cells: CellForm) -> Iterator[tuple[str, pa.Table]]:
+    """Yields the rows of files that are read alike, with the columns of labels and of folds."""
+    first = head(files[0])
+    reading = recognise(first).reading
+    folds = [] if fold_column is None else [fold_column]
+    if reading.schema == "contest":
+        for file in files:
+            for table in read_rows(file, cells, extra=[*COLUMNS, *folds], reading=replace(reading, carried=())):
+                yield file, table
+        return
+    if "label" not in reading.carried:
+        columns = " or ".join(reading.of.carries.get("label", ()))
+        raise UsageError(f"--input: {files[0]} has no labels; those of {reading.of.title} are in {columns}")
+    if absent := [name for name in folds if name not in reading.carried]:
+        raise UsageError(
+            f"fold_column: {files[0]} has no {absent[0]} that travels with its rows; "
+            f"accepted: {', '.join(name for name in reading.carried if name in COMMON)}"
+        )
+    for file, name in zip(files, row_names(files), strict=True):
+        check_columns(file, reading=reading)
+        for table in read_rows(file, cells, reading=reading, name=name):
+            yield file, table
+
+
 def _classes(table: pa.Table, file: str) -> np.ndarray:
+    if "label" in table.column_names:
+        return _whole_labels(table, file)
     columns = (table[name].to_pylist() for name in ("number", "id", *COLUMNS))
     chosen = [
         chosen_class(values, f"{file}, row {number} (id {identity})")
         for number, identity, *values in zip(*columns, strict=True)
     ]
     return np.array(chosen, np.int64)
+
+
+def _whole_labels(table: pa.Table, file: str) -> np.ndarray:
+    for row in table.filter(table["label"].is_null()).slice(0, 1).select(["number", "id"]).to_pylist():
+        raise RunError(f"{file}, row {row['number']} (id {row['id']}): it has no label; leave such rows out")
+    return table["label"].to_numpy().astype(np.int64)

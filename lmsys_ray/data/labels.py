@@ -16,11 +16,15 @@ from lmsys_ray.data.readers.csv_records import csv_records
 from lmsys_ray.data.readers.files import file_format, open_bytes
 from lmsys_ray.data.readers.records import LARGEST_CELL
 from lmsys_ray.data.readers.windows import Window
+from lmsys_ray.data.schemas.values import WINNERS
 from lmsys_ray.errors import RunError, UsageError, first_line
 from lmsys_ray.storage.files import arrow_input, exists, is_directory, path_of
 
 COLUMNS = ("winner_model_a", "winner_model_b", "winner_tie")
 """The one-hot label columns, in the order of `lmsys_ray.CLASSES`."""
+
+WINNER = "winner"
+"""The column that may be there in their place, as in the Arena's data: model_a, model_b, tie."""
 
 SOURCE = "source"
 """The optional column that says which collection a row is from."""
@@ -43,7 +47,7 @@ class Labels:
 
 
 def read_labels(path: str) -> Labels:
-    """Reads `id`, the three label columns and, if present, `source` from a CSV, JSON Lines or Parquet file.
+    """Reads `id`, the three label columns or `winner` and, if present, `source` from a CSV, JSON Lines or Parquet file.
 
     Raises `UsageError` where the file or a column is missing, `RunError` for labels that are not one-hot, for repeated
     ids, and where there are no labels.
@@ -61,9 +65,11 @@ def read_labels(path: str) -> Labels:
             if identity in ids:
                 raise RunError(f"{path}: id {identity} is in rows {ids[identity]} and {number}; keep one of them")
             ids[identity] = number
-            classes.append(
-                chosen_class([record.get(name) for name in COLUMNS], f"{path}, row {number} (id {identity})")
-            )
+            place = f"{path}, row {number} (id {identity})"
+            if WINNER in record:
+                classes.append(_won(record[WINNER], place))
+            else:
+                classes.append(chosen_class([record.get(name) for name in COLUMNS], place))
             sources.append(str(record[SOURCE]) if record.get(SOURCE) not in (None, "") else None)
     except (EOFError, BadGzipFile, zlib.error, pa.ArrowInvalid) as error:
         raise RunError(f"--labels: {path} is damaged ({first_line(error)}); fetch it again") from None
@@ -80,6 +86,13 @@ def chosen_class(values: Sequence[object], place: str) -> int:
         shown = ", ".join("nothing" if value in (None, "") else str(value)[:20] for value in values)
         raise RunError(f"{place}: {', '.join(COLUMNS)} are {shown}; one of them must be 1 and the others 0")
     return marks.index(True)
+
+
+def _won(value: object, place: str) -> int:
+    found = WINNERS.get(str(value).strip().casefold())
+    if found is None:
+        raise RunError(f"{place}: {WINNER} is {str(value)[:20]!r}; accepted: {', '.join(WINNERS)}")
+    return found
 
 
 def _is_gap(identity: object) -> bool:
@@ -124,11 +137,12 @@ def _parquet_records(path: str) -> Iterator[_Record | None]:
 
 def _wanted(path: str, found: Sequence[str]) -> list[str]:
     """Returns the columns to read; raises `UsageError` where a required one is not `found`."""
-    missing = [name for name in ("id", *COLUMNS) if name not in found]
+    needed = ("id", WINNER) if WINNER in found and not set(COLUMNS) & set(found) else ("id", *COLUMNS)
+    missing = [name for name in needed if name not in found]
     if missing:
         shown = ", ".join(found[:12]) or "nothing"
         raise UsageError(f"--labels: {path} has no column {', '.join(missing)}; it has {shown}")
-    return [name for name in ("id", *COLUMNS, SOURCE) if name in found]
+    return [name for name in (*needed, SOURCE) if name in found]
 
 
 def _listed() -> str:

@@ -12,12 +12,13 @@ from pydantic import BaseModel
 
 from lmsys_ray.config.base import present_kind
 from lmsys_ray.data.readers import expand_inputs
+from lmsys_ray.data.schemas.reading import row_names
 from lmsys_ray.errors import RunError
 from lmsys_ray.ingest.shard_size import shard_rows
 from lmsys_ray.members.protocol import MemberSettings
 from lmsys_ray.members.registry import class_named, package_of
 from lmsys_ray.run_directory.manifest import Digests
-from lmsys_ray.scoring.reading import recognised, row_names
+from lmsys_ray.scoring.reading import recognised
 from lmsys_ray.scoring.settings import Settings
 from lmsys_ray.storage.contents import content
 from lmsys_ray.storage.files import AnyPath, exists, path_of

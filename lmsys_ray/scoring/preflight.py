@@ -6,11 +6,11 @@ import pyarrow as pa
 
 from lmsys_ray.data.readers import check_columns, expand_inputs, read_rows
 from lmsys_ray.data.readers.files import is_of_run
-from lmsys_ray.data.schemas.reading import Reading
+from lmsys_ray.data.schemas.reading import Reading, row_names
 from lmsys_ray.errors import UsageError
 from lmsys_ray.members.protocol import ChecksIds
 from lmsys_ray.members.registry import kind_of
-from lmsys_ray.scoring.reading import recognised, row_names
+from lmsys_ray.scoring.reading import recognised
 from lmsys_ray.scoring.settings import Settings
 from lmsys_ray.storage.files import exists, is_directory, path_of
 

@@ -94,3 +94,12 @@ def test_files_cut_short_are_refused(tmp_path: Path) -> None:
     for name in ("labels.csv.gz", "labels.parquet"):
         with pytest.raises(RunError, match="is damaged"):
             read_labels(str(tmp_path / name))
+
+
+def test_a_column_with_the_winner_stands_for_the_three(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("winner,id\nmodel_b,7\nTie (bothbad),8\nmodel_a,9\n")
+    assert read_labels(str(path)).classes.tolist() == [1, 2, 0]
+    path.write_text("winner,id\nmodel_c,7\n")
+    with pytest.raises(RunError, match=r"labels.csv, row 1 \(id 7\): winner is 'model_c'; accepted: model_a, a"):
+        read_labels(str(path))

@@ -95,3 +95,17 @@ def renamed_columns(found: Sequence[str], columns: Mapping[str, str]) -> list[st
     """Returns column names with those that `columns` maps to replaced by its keys."""
     theirs = set(columns.values())
     return [*columns, *(name for name in found if name not in theirs and name not in columns)]
+
+
+def row_names(files: Sequence[str]) -> list[str]:
+    """Returns the names with which ids of rows begin: those of the files, with folders as far as they tell them apart.
+
+    They stay the same where all files move together.
+    """
+    parts = [file.rstrip("/").split("/") for file in files]
+    if len({names[-1] for names in parts}) == len(files):
+        return [names[-1] for names in parts]
+    common = 0
+    while len({tuple(names[: common + 1]) for names in parts}) == 1:
+        common += 1
+    return ["/".join(names[common:]) for names in parts]
