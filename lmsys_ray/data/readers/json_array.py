@@ -48,7 +48,7 @@ def read_json_array(path: str, stream: BinaryIO, at: int, largest_cell: int) -> 
 def _next(path: str, text: _Text, most: int, row: int) -> Record | Refused:
     while True:
         try:
-            found, text.place = DECODER.raw_decode(text.text, text.place)
+            found, end = DECODER.raw_decode(text.text, text.place)
         except RecursionError:
             raise RunError(f"{path} is JSON nested too deeply after row {row}") from None
         except ValueError as error:
@@ -58,9 +58,9 @@ def _next(path: str, text: _Text, most: int, row: int) -> Record | Refused:
                     "object a line (.jsonl), so that a damaged one costs no other"
                 ) from None
             continue
-        if text.place == len(text.text) and text.more():
-            continue  # a number may go on
-        break
+        if end < len(text.text) or not text.more():  # else a number may go on
+            text.place = end
+            break
     if isinstance(found, KeysTwice):
         return Refused(f"names the key {min(found.twice)} twice")
     return found if isinstance(found, dict) else Refused("is JSON but no object")
@@ -79,7 +79,8 @@ class _Text:
         self.place = 0
         self._ended = False
         if at == 0:
-            self.more()
+            while "[" not in self.text and self.more():
+                pass
             mark = BYTE_ORDER_MARK.decode()
             self.place = self.text.index("[", len(mark) if self.text.startswith(mark) else 0) + 1
 

@@ -16,6 +16,18 @@ def open_zstd(file: BinaryIO) -> BinaryIO:
     return cast(BinaryIO, io.BufferedReader(_Unpacked(file), _BUFFER))
 
 
+class _KeptOpen:
+    """A file that Arrow does not close when it lets go of it."""
+
+    closed = False
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read = file.read
+
+    def close(self) -> None:
+        pass
+
+
 class _Unpacked(io.RawIOBase):
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -23,7 +35,7 @@ class _Unpacked(io.RawIOBase):
 
     def _restart(self) -> None:
         self._file.seek(0)
-        self._stream = pa.CompressedInputStream(pa.PythonFile(self._file, "r"), "zstd")
+        self._stream = pa.CompressedInputStream(pa.PythonFile(_KeptOpen(self._file), "r"), "zstd")
         self._position = 0
 
     def readable(self) -> bool:
