@@ -14,6 +14,7 @@ from lmsys_ray.errors import RunError, first_line
 _BLOCK = 2 << 20
 _BATCH_ROWS = 512
 _HEAD = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[")
+_AFTER = tuple(" \t\r\n,]")
 _BETWEEN = re.compile(r"[\s,]*")
 _END = re.compile(r"\s*\]\s*\Z")
 
@@ -58,7 +59,7 @@ def _next(path: str, text: _Text, most: int, row: int) -> Record | Refused:
                     "object a line (.jsonl), so that a damaged one costs no other"
                 ) from None
             continue
-        if end < len(text.text) or not text.more():  # else a number may go on
+        if text.text[end : end + 1] in _AFTER or not text.more():  # else a number may go on
             text.place = end
             break
     if isinstance(found, KeysTwice):
