@@ -121,6 +121,9 @@ def chat_messages(value: object) -> list[Message]:
         raise BadCellError(f"has {_kind(values)} where a list of messages is expected")
     messages = []
     for number, item in enumerate(values, 1):
+        if type(item) is dict and item.get("role") in (USER, ASSISTANT) and type(item.get("content")) is str:
+            messages.append(Message(item["role"], item["content"]))  # most of them: the rest takes thrice the time
+            continue
         if isinstance(item, dict) and is_message(item):
             role = _role(item, number)
             text = _content(item["content"] if "content" in item else item["value"], number)

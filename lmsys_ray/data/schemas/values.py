@@ -77,6 +77,8 @@ def needed(record: Record, column: str) -> Any:
 def name_of(record: Record, column: str) -> str | None:
     """Returns a name, such as that of a model, as text; None where there is none."""
     value = record.get(column)
+    if type(value) is str and value.isascii():
+        return value or None
     if not present(value):
         return None
     if isinstance(value, list):
