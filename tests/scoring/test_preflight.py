@@ -12,6 +12,8 @@ from lmsys_ray.errors import RunError, UsageError
 from lmsys_ray.scoring.fingerprint import fingerprint
 from lmsys_ray.scoring.preflight import check
 from lmsys_ray.scoring.settings import Settings
+from tests.prompts.chat_models import FAMILIES, write_model
+from tests.tiny_llama import make_backbone
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -44,15 +46,36 @@ def test_a_model_of_the_hub_is_named_by_the_commit_that_it_means(tmp_path: Path,
 def test_local_and_packaged_models_keep_their_names(tmp_path: Path) -> None:
     trained = read_scoring("packaged:smollm2-135m", "packaged:smollm2-135m-lora")
     as_trained = {key: trained[key] for key in AS_TRAINED if key in trained}
-    given = settings(tmp_path, model=str(tmp_path), adapter="packaged:smollm2-135m-lora", **as_trained)
+    base = make_backbone(tmp_path / "base")
+    given = settings(tmp_path, model=str(base), adapter="packaged:smollm2-135m-lora", **as_trained)
     assert check(given) == given
 
 
 def test_an_adapter_that_learnt_to_read_rows_otherwise_is_refused_at_once(tmp_path: Path) -> None:
+    base = str(make_backbone(tmp_path / "base"))
     (tmp_path / "scoring.json").write_text(json.dumps({"template": "labelled"}))
     with pytest.raises(UsageError, match=r"members\.judge: adapter: .* was trained with template = 'labelled', this"):
-        check(settings(tmp_path, model=str(tmp_path), adapter=str(tmp_path)))
-    assert check(settings(tmp_path, model=str(tmp_path), adapter=str(tmp_path), template="labelled"))
+        check(settings(tmp_path, model=base, adapter=str(tmp_path)))
+    assert check(settings(tmp_path, model=base, adapter=str(tmp_path), template="labelled"))
+
+
+@pytest.mark.parametrize(
+    ("member", "sentence"),
+    [
+        ({"kind": "judge", "verdicts": {"a": "[[A]]", "b": "[[B]]", "tie": "[[C]]"}}, "verdicts.a: '[[A]]' is no"),
+        ({"kind": "judge", "chat_template": "missing"}, "chat_template: 'missing' is neither a Jinja text"),
+        ({"kind": "reward", "chat_template": "{{ messages[0].content }}"}, "leaves out or rewrites the text of the"),
+        ({"kind": "reward", "max_length": 16}, "max_length: 16 leaves too little beside"),
+    ],
+)
+def test_what_a_local_model_cannot_be_asked_is_told_before_anything_starts(
+    tmp_path: Path, member: dict, sentence: str
+) -> None:
+    model = write_model(tmp_path / "model", FAMILIES["qwen2"])
+    members = {"judge": {"model": str(model), **member}}
+    values = {"input": ["packaged:sample.csv"], "output": str(tmp_path / "run"), "members": members}
+    with pytest.raises(UsageError, match="members.judge: .*" + re.escape(sentence)):
+        check(Settings.model_validate(values))
 
 
 def test_a_model_that_nobody_has_is_named(tmp_path: Path, hub: Path) -> None:
