@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 from pydantic import BaseModel, ValidationError
 
 from lmsys_ray.config.layering import parse_overrides
+from lmsys_ray.config.messages import nearest
 from lmsys_ray.config.setting_texts import resolve_references
 from lmsys_ray.errors import UsageError
 from lmsys_ray.validation import first_fault
@@ -22,5 +23,8 @@ def parse_options(model: type[Options], sets: Sequence[str]) -> Options:
     try:
         return model.model_validate(resolve_references(OmegaConf.to_container(parse_overrides(sets))))
     except ValidationError as error:
+        if (first := error.errors()[0])["type"] == "extra_forbidden" and len(first["loc"]) == 1:
+            key = str(first["loc"][0])
+            raise UsageError(f"--set: {key} is not an option; {nearest(model, key)}") from None
         fault = first_fault(error)
         raise UsageError(f"--set: {fault.key} = {fault.value!r} is not accepted: {fault.accepted}") from None

@@ -31,7 +31,7 @@ def layer_settings(
 
     Without `preset`, the default one supplies top-level settings that they lack: all members, the input.
     What a preset says about its own models is dropped for a model that another layer names instead, and `say` reports
-    that. Raises `UsageError` for a layer that cannot be read.
+    that. A member that is null is left out. Raises `UsageError` for a layer that cannot be read.
     """
     given = _merged(*(_config(path) for path in configs))
     base = _preset(preset or DEFAULT_PRESET)
@@ -45,6 +45,9 @@ def layer_settings(
         above = OmegaConf.to_container(_merged(*layers))
     except (OmegaConfBaseException, RecursionError) as error:
         raise UsageError(f"settings: {_first_line(error)}") from None
+    left_out = [name for name, member in _members(merged).items() if member is None]
+    for name in left_out:
+        del merged["members"][name]
     members = [_members(values) for values in (merged, OmegaConf.to_container(base), above)]
     for line in drop_preset_settings(*members):
         say(line)
@@ -101,7 +104,7 @@ def parse_overrides(sets: Sequence[str]) -> DictConfig:
     try:
         for item in sets:
             check_yaml(item.split("=", 1)[1])
-        found = OmegaConf.from_dotlist(list(sets))
+        found = OmegaConf.from_dotlist(["=".join(map(str.strip, item.split("=", 1))) for item in sets])
     except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
         raise UsageError(f"--set: {' '.join(sets)[:200]} cannot be read: {_first_line(error)}") from None
     check_references(OmegaConf.to_container(found), "--set")

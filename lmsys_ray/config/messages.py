@@ -54,16 +54,18 @@ def _texts(values: Any, key: str = "") -> Iterator[tuple[str, str]]:
 def _sentence(model: type[BaseModel], values: Any, faults: list[Any]) -> str:
     first, (key, owner) = faults[0], _place(model, values, faults[0]["loc"])
     if first["type"] == "missing":
-        return f"settings: {key} is needed; give it in --config or by --set {key}=VALUE"
+        keys = [_place(model, values, fault["loc"])[0] for fault in faults if fault["type"] == "missing"]
+        are, them = ("are", "them") if len(keys) > 1 else ("is", "it")
+        return f"settings: {', '.join(keys)} {are} needed; give {them} in --config or by --set {key}=VALUE"
     if first["type"] == "extra_forbidden":
-        return f"settings: {key} = {_shown(first['input'])} is not a setting; {_nearest(owner, str(first['loc'][-1]))}"
+        return f"settings: {key} = {_shown(first['input'])} is not a setting; {nearest(owner, str(first['loc'][-1]))}"
     context = first.get("ctx", {})
     if first["type"] == _NEEDED:
         accepted = f"{context['accepted']} (or start from --preset default)"
         return f"settings: {key}.{context['key']} is needed; accepted: {accepted}"
     if first["type"] == _REFUSED:
-        value = _shown(context["value"])
-        return f"settings: {key}.{context['key']} = {value} is not accepted; accepted: {context['accepted']}"
+        place = f"{key}.{context['key']}" if first["loc"] else context["key"]
+        return f"settings: {place} = {_shown(context['value'])} is not accepted; accepted: {context['accepted']}"
     messages = dict.fromkeys(_accepted(f["msg"]) for f in faults if _place(model, values, f["loc"])[0] == key)
     return f"settings: {key} = {_shown(first['input'])} is not accepted; accepted: {' or '.join(messages)}"
 
@@ -108,7 +110,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _nearest(model: type[BaseModel], key: str) -> str:
+def nearest(model: type[BaseModel], key: str) -> str:
     """Suggests the setting that an unknown key resembles, or lists all settings."""
     near = difflib.get_close_matches(key, model.model_fields, 1)
     return f"did you mean {near[0]}?" if near else f"accepted: {', '.join(model.model_fields)}"

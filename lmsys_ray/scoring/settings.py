@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, PlainValidator, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 from lmsys_ray.config.base import PathName, PositiveInt, Probability, StrictModel
+from lmsys_ray.config.messages import key_refused
 from lmsys_ray.data.schemas.registry import SCHEMAS, SchemaName
 from lmsys_ray.data.schemas.schema import PairsOfRanked
 from lmsys_ray.ensemble.blend import normalise
@@ -199,5 +200,6 @@ class Settings(StrictModel):
     @model_validator(mode="after")
     def _some_weight(self) -> Settings:
         if not any(member.weight > 0 for member in self.members.values()):
-            raise ValueError("at least one member with a weight above 0")
+            names = ", ".join(f"members.{name}.weight" for name in self.members)
+            raise key_refused(names, 0, "a weight above 0 for at least one member")
         return self

@@ -96,7 +96,11 @@ def test_default_needs_nothing() -> None:
         ("shard_row=1", "shard_row = 1 is not a setting; did you mean shard_rows?"),
         ("on_bad_row=skip", "on_bad_row = 'skip' is not accepted; accepted: 'reject' or 'fail'"),
         ("prior=[0.5,0.5,0.5]", "accepted: three probabilities that sum to 1"),
-        ("members.judge.weight=0", "accepted: at least one member with a weight above 0"),
+        (
+            "members.judge.weight=0",
+            "settings: members.judge.weight = 0 is not accepted; accepted: a weight above 0 for at least one member",
+        ),
+        ("members.judge.wieght =1", "members.judge.wieght = 1 is not a setting; did you mean weight?"),
         ("members.a/b.kind=llama", "members.a/b"),
         (
             "outputs.escape_formula=true",
@@ -119,6 +123,25 @@ def test_fault_is_one_line(tmp_path: Path, change: str, sentence: str) -> None:
         settings("--config", config(tmp_path, LLAMA), "--set", change)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_member_of_the_preset_is_left_out_in_one_word(tmp_path: Path) -> None:
+    assert list(settings(*sets("members.llama=null")).members) == ["lightgbm"]
+    both = config(tmp_path, "members: {llama: null, mine: {kind: llama, model: x}}")
+    assert list(settings("--config", both).members) == ["mine"]
+    with pytest.raises(UsageError, match=r"members = \{\} is not accepted"):
+        settings(*sets("members.llama=null", "members.lightgbm=null"))
+
+
+def test_space_around_the_equals_sign_does_not_matter() -> None:
+    assert settings(*sets("members.llama.weight = 0.25 ", "limit =3")).limit == 3
+
+
+def test_all_that_is_needed_is_named_at_once(tmp_path: Path) -> None:
+    path = config(tmp_path, "members: {one: {kind: llama}, two: {kind: lightgbm}}")
+    expected = "settings: members.one.model, members.two.artifacts are needed; give them in --config or by --set m"
+    with pytest.raises(UsageError, match=expected):
+        settings("--config", path)
 
 
 def test_a_stacked_blend_has_the_members_that_are_blended(tmp_path: Path) -> None:
