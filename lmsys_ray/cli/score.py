@@ -91,7 +91,8 @@ def score_settings(arguments: argparse.Namespace) -> Settings:
 
     flags = {"input": arguments.input, "output": arguments.output, "limit": arguments.limit}
     said: list[str] = []
-    values = layer_settings(arguments.preset, arguments.configs, flags, arguments.sets, said.append)
+    configs = arguments.configs or _settings_of_run(arguments, said)
+    values = layer_settings(arguments.preset, configs, flags, arguments.sets, said.append)
     if values.get("output") is None and values.get("input"):
         values["output"] = _run_directory_for(values["input"])
     if arguments.trust_pickle:
@@ -104,6 +105,19 @@ def score_settings(arguments: argparse.Namespace) -> Settings:
     for line in said:
         say(line)
     return settings.model_copy(update={"output": output})
+
+
+def _settings_of_run(arguments: argparse.Namespace, said: list[str]) -> list[str]:
+    """Returns the settings file of the run that `--output` names, where nothing else says what to score."""
+    if arguments.output is None or arguments.preset or arguments.input or arguments.sets or arguments.limit:
+        return []
+    from lmsys_ray.storage.files import exists, path_of
+
+    file = path_of(output_path(arguments.output)) / "settings.yaml"
+    if not exists(file):
+        return []
+    said.append(f"settings: those of {file}, with which the run was last started")
+    return [str(file)]
 
 
 def _with_standard_input(inputs: list[str], output: str) -> list[str]:

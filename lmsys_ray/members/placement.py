@@ -5,7 +5,7 @@ from typing import Literal, Protocol
 
 from lmsys_ray.cluster.pool import ACTOR_CPUS, ENCODE_CPUS, Pool, encoders_at_once, half_of
 from lmsys_ray.cluster.resources import Resources
-from lmsys_ray.errors import RunError
+from lmsys_ray.errors import UsageError
 
 
 class ReplicaSettings(Protocol):
@@ -30,7 +30,7 @@ def placement(settings: ReplicaSettings, shards: int, cluster: Resources) -> Poo
     GPU actors reserve no CPU, so that reading and encoding always find room. CPU replicas on a single machine reserve
     what LightGBM's pass beside them leaves, since Ray keeps an idle process for each whole CPU that is not reserved.
     Where nodes may join, more replicas are requested than there are GPUs; each starts as soon as it gets one. Raises
-    `RunError` for more GPUs than a single machine has.
+    `UsageError` for more GPUs than a single machine has.
     """
     if not on_gpus(settings, cluster):
         replicas = 1 if settings.replicas == "auto" else min(shards, settings.replicas)
@@ -54,7 +54,7 @@ def _check_room(settings: ReplicaSettings, gpus: int) -> None:
     replicas = 1 if settings.replicas == "auto" else settings.replicas
     needed = replicas * settings.gpus_per_replica
     if needed > gpus:
-        raise RunError(
+        raise UsageError(
             f"replicas = {settings.replicas} with gpus_per_replica = {settings.gpus_per_replica:g} need {needed:g} "
             f"GPUs, this machine has {gpus}; lower them, or set device to cpu"
         )

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from lmsys_ray.config.base import present_kind
 from lmsys_ray.data.readers import expand_inputs
 from lmsys_ray.data.schemas.reading import row_names
-from lmsys_ray.errors import RunError
+from lmsys_ray.errors import UsageError
 from lmsys_ray.ingest.shard_size import shard_rows
 from lmsys_ray.members.protocol import MemberSettings
 from lmsys_ray.members.registry import class_named, package_of
@@ -88,7 +88,7 @@ def _digest(values: Mapping[str, Any]) -> str:
 
 
 def check_same_run(before: dict[str, Any], now: dict[str, Any], path: AnyPath) -> None:
-    """Raises `RunError`, which names the first difference, unless the fingerprints are of the same run.
+    """Raises `UsageError`, which names the first difference, unless the fingerprints are of the same run.
 
     Members may be added or left out. A setting that the run's version did not have counts as its present default. Files
     are the same if their contents are, whatever their paths.
@@ -104,7 +104,7 @@ def check_same_run(before: dict[str, Any], now: dict[str, Any], path: AnyPath) -
         for key in [*old, *(key for key in new if key not in old)]:
             same = _same_files(old[key], new[key]) if not prefix and key == "input" else _is_same(key, old, new)
             if not same:
-                raise RunError(
+                raise UsageError(
                     f"{path} was made with {prefix}{key} = {_brief(old.get(key))}, now it is {_brief(new.get(key))}; "
                     "continue with the old settings or choose another --output"
                 )

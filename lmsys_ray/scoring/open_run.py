@@ -22,7 +22,7 @@ from lmsys_ray.scoring.start import Start
 def open_run(start: Start, history: History) -> Manifest:
     """Writes and returns the manifest of a run that begins or resumes, with this start in its history.
 
-    Raises `RunError` where the directory holds another run.
+    Raises `UsageError` where the directory holds another run.
     """
     manifest, start.originals = _open(start.settings, start.run, start.display.say)
     history.begin(manifest)

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lmsys_ray.cli.score import parser, score_settings
 from lmsys_ray.config.layering import PRESETS
@@ -66,6 +67,18 @@ def test_members_of_a_config_are_all_there_are(tmp_path: Path) -> None:
     assert isinstance(found.members["judge"], ClassifierSettings)
     assert found.members["judge"].swap
     assert found.output == os.path.abspath("runs/a")
+
+
+def test_a_run_that_is_named_alone_goes_on_with_its_own_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    made = settings("--config", config(tmp_path, LLAMA), "--input", "a.csv", "--output", str(run), "--limit", "7")
+    (run / "settings.yaml").write_text(yaml.safe_dump(made.model_dump(mode="json")))
+    assert settings("--output", str(run)) == made
+    assert capsys.readouterr().out == f"settings: those of {run}/settings.yaml, with which the run was last started\n"
+    assert settings("--output", str(run), "--input", "b.csv").members.keys() == {"llama", "lightgbm"}
 
 
 def test_default_needs_nothing() -> None:
