@@ -20,14 +20,18 @@ from lmsys_ray.data.schemas.values import (
     text_of,
     user_messages,
 )
-from lmsys_ray.data.turns import USER, BadCellError, Message
+from lmsys_ray.data.turns import SYSTEM, USER, BadCellError, Message
 
+_PROMPTS = ("prompt", "question", "query", "input")
 _CHOSEN = (("chosen",), ("rejected",))
 _LABEL: dict[str, tuple[str, ...]] = {"label": ()}
 
 
 def _trl(record: Record, _: PairsOfRanked) -> list[Row]:
-    prompt = _messages_or_text(record, "prompt") if present(record.get("prompt")) else None
+    name = next((name for name in _PROMPTS if present(record.get(name))), None)
+    prompt = None if name is None else _messages_or_text(record, name)
+    if isinstance(prompt, str) and present(record.get("system")):
+        prompt = [Message(SYSTEM, text_of(record, "system")), *user_messages(prompt)]
     return [_pair(prompt, _messages_or_text(record, "chosen"), _messages_or_text(record, "rejected"))]
 
 
@@ -72,7 +76,18 @@ def _common_beginning(chosen: str, rejected: str) -> tuple[str, str, str]:
     return chosen[:end].rstrip(), chosen[end:], rejected[end:]
 
 
-TRL = Schema("trl", "TRL preferences", _CHOSEN, _trl, telling=("prompt",), carries=_LABEL)
+def _has_prompts(records: Sequence[Record]) -> bool:
+    """Returns whether most of the first records have a prompt, by itself or as what both sides begin with."""
+    found = [
+        any(present(record.get(name)) for name in _PROMPTS)
+        or not (isinstance(record.get("chosen"), str) and isinstance(record.get("rejected"), str))
+        or _common_beginning(record["chosen"], record["rejected"])[0] != ""
+        for record in records
+    ]
+    return 2 * sum(found) >= len(found)
+
+
+TRL = Schema("trl", "TRL preferences", _CHOSEN, _trl, telling=(*_PROMPTS, "system"), fits=_has_prompts, carries=_LABEL)
 
 
 def _ultrafeedback(record: Record, pairs: PairsOfRanked) -> list[Row]:

@@ -83,9 +83,9 @@ def _fitting(head: Head, found: Sequence[str], records: Sequence[Record]) -> lis
         return sorted(fitting, key=lambda schema: (-len(schema.matched(found)), schema.fits is any_values))
     by_lack = sorted(SCHEMAS.values(), key=lambda schema: (len(schema.missing(found)), -len(schema.matched(found))))
     lacks = [
-        f"{schema.name} lacks {', '.join(missing)}"
-        if (missing := schema.missing(found))
-        else f"{schema.name} has other values there"
+        f"{schema.name} lacks {', '.join(schema.missing(found))}"
+        if schema.missing(found)
+        else f"{schema.name} has no prompt, or other values"
         for schema in by_lack[:_NEAREST]
     ]
     hint = "; is its delimiter a comma?" if len(head.columns) == 1 else ""

@@ -14,10 +14,10 @@ SchemaName = Literal[
     "wsdm",
     "arena",
     "mt_bench",
+    "hh_rlhf",
     "trl",
     "ultrafeedback",
     "helpsteer",
-    "hh_rlhf",
     "rewardbench",
     "safe_rlhf",
     "alpaca_eval",
@@ -28,7 +28,7 @@ SchemaName = Literal[
 SCHEMAS: dict[str, Schema] = {
     schema.name: schema
     for schema in (
-        *(CONTEST, WSDM, ARENA, MT_BENCH, TRL, ULTRAFEEDBACK, HELPSTEER, HH_RLHF, REWARDBENCH),
+        *(CONTEST, WSDM, ARENA, MT_BENCH, HH_RLHF, TRL, ULTRAFEEDBACK, HELPSTEER, REWARDBENCH),
         *(SAFE_RLHF, ALPACA_EVAL, RANKED, LLAMA_FACTORY),
     )
 }

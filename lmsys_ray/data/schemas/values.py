@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
@@ -23,6 +24,10 @@ from lmsys_ray.data.turns import (
 
 _DECODE = json.JSONDecoder(strict=False).decode
 _SPEAKER = re.compile(r"(?:\A|\n\n)(Human|Assistant):[ ]?")
+_PRINTED_OBJECTS = re.compile(r"\s*\[?\s*\{\s*'(?:role|content|from|value)'")
+_TURN_TOKEN = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
+"""Begins a turn in the prompts of HelpSteer2."""
+
 DIALOGUE = re.compile(r"\s*Human:")
 """The beginning of a text that is a dialogue."""
 
@@ -42,7 +47,10 @@ def present(value: Any) -> bool:
 
 
 def parsed(value: Any) -> Any:
-    """Returns what a text that is JSON, or a list as Python prints it, stands for; any other value as it is."""
+    """Returns what a text that is JSON, or a list as Python prints it, stands for; any other value as it is.
+
+    Raises `BadCellError` for JSON that is nested too deeply.
+    """
     text = _decoded(value) if isinstance(value, bytes) else value
     if not isinstance(text, str) or text.lstrip()[:1] not in ("[", "{"):
         return text
@@ -51,8 +59,14 @@ def parsed(value: Any) -> Any:
     except RecursionError:
         raise BadCellError("is JSON nested too deeply") from None
     except ValueError:
-        printed = printed_list(text)
-        return text if printed.turns is None or printed.end < len(text) else printed.turns
+        pass
+    if _PRINTED_OBJECTS.match(text):
+        try:
+            return ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return text
+    printed = printed_list(text)
+    return text if printed.turns is None or printed.end < len(text) else printed.turns
 
 
 def text_of(record: Record, column: str) -> str:
@@ -131,10 +145,18 @@ def dialogue_of(record: Record, column: str) -> list[Message]:
 def prompt_of(record: Record, column: str) -> tuple[list[str], list[str | None]]:
     """Returns a prompt as `exchanges_of` does: messages, a dialogue that breaks off for the answer, or plain text."""
     messages = messages_of(record, column)
-    if messages is None and DIALOGUE.match(text_of(record, column)):
+    if messages is not None:
+        return exchanges_of(messages)
+    text = text_of(record, column)
+    if DIALOGUE.match(text):
         messages = dialogue_of(record, column)
         messages = messages[:-1] if messages[-1] == Message(ASSISTANT, "") else messages
-    return exchanges_of(user_messages(text_of(record, column)) if messages is None else messages)
+    else:
+        pieces = _TURN_TOKEN.split(text)
+        said = zip(pieces[1::2], pieces[2::2], strict=True)
+        later = [Message(USER if speaker == "User" else ASSISTANT, text) for speaker, text in said]
+        messages = [*user_messages(pieces[0]), *later]
+    return exchanges_of(messages)
 
 
 def exchanges_of(messages: Sequence[Message]) -> tuple[list[str], list[str | None]]:

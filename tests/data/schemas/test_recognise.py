@@ -1,6 +1,7 @@
 """Which schema is taken, what is told of it, and what is refused."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,68 @@ def test_tags_and_sources(tmp_path: Path) -> None:
         tmp_path, *({**PAIR, "id": n, "tags": tags} for n, tags in enumerate([["x", "y"], "z", None, '["q"]']))
     )
     assert [row["tags"] for row in found] == [["x", "y"], ["z"], None, ["q"]]
+
+
+def test_pairs_whose_prompt_has_another_name_are_no_pairs_without_prompt(tmp_path: Path) -> None:
+    pair = {"chosen": "It floats.", "rejected": "Sinks."}
+    [row] = rows(tmp_path, {"id": 1, "question": "Does ice float?", "system": "Be brief.", **pair})
+    assert row["prompt"] == '["Be brief.\\n\\nDoes ice float?"]'
+    with pytest.raises(UsageError, match=r"is of no known schema; .*trl has no prompt, or other values"):
+        rows(tmp_path, {"id": 1, "frage": "Schwimmt Eis?", **pair})
+    [row] = rows(tmp_path, {"id": 1, "frage": "Schwimmt Eis?", **pair}, wishes=Wishes(columns={"prompt": "frage"}))
+    assert row["prompt"] == '["Schwimmt Eis?"]'
+
+
+def test_a_common_beginning_is_the_prompt_and_ends_between_words(tmp_path: Path) -> None:
+    pair = {"chosen": "Q: does ice float? A: it floats", "rejected": "Q: does ice float? A: its weight sinks it"}
+    [row] = rows(tmp_path, {"id": 4, **pair})
+    sides = {row["response_a"], row["response_b"]}
+    assert (row["prompt"], sides) == ('["Q: does ice float? A:"]', {'["it floats"]', '["its weight sinks it"]'})
+
+
+def test_turns_within_the_prompts_of_helpsteer2(tmp_path: Path) -> None:
+    prompt = "Does ice float?\n<extra_id_1>Assistant\nYes.\n<extra_id_1>User\nWhy?"
+    sides = {"response_1": "Air.", "response_2": "It is lighter.", "preference_strength": 1}
+    [row] = rows(tmp_path, {"prompt": prompt, **sides})
+    assert row["prompt"] == '["Does ice float?","Why?"]'
+    assert (row["response_a"], row["response_b"]) == ('["Yes.","Air."]', '["Yes.","It is lighter."]')
+    assert row["label"] == 1
+
+
+@pytest.mark.parametrize("write", [json.dumps, str])
+def test_conversations_may_be_texts(tmp_path: Path, write: Callable[[list], str]) -> None:
+    asked = {"role": "user", "content": "it's"}
+    sides = {f"conversation_{side}": write([asked, {"role": "assistant", "content": side}]) for side in "ab"}
+    [row] = rows(tmp_path, {"id": 1, "winner": "model_b", **sides})
+    assert [row[name] for name in ("prompt", "response_a", "response_b", "label")] == ['["it\'s"]', '["a"]', '["b"]', 1]
+
+
+def test_an_answer_that_is_json_stays_text(tmp_path: Path) -> None:
+    answers = {"chosen": '["a", "b"]', "rejected": '{"answer": 1}'}
+    [row] = rows(tmp_path, {"id": 2, "prompt": "[1, 2]", **answers})
+    found = {json.loads(row[name])[0] for name in ("response_a", "response_b")}
+    assert (json.loads(row["prompt"]), found) == (["[1, 2]"], set(answers.values()))
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        ({"prompt": None, "response_a": "a", "response_b": "b"}, "prompt is missing"),
+        (
+            {"conversation_a": [{"role": "user", "content": "x"}], "conversation_b": "text"},
+            "conversation_b is text where",
+        ),
+        ({"prompt": "p", "chosen": [{"role": "nurse", "content": "x"}], "rejected": []}, "chosen has 'nurse' as role"),
+        ({"prompt": "p", "chosen": "x", "rejected": [{"role": "assistant", "content": "y"}]}, "are text and messages"),
+        ({"prompt": "p", "answers": [{"answer": "x", "rank": 1}]}, "has 1 responses where two or more"),
+        (
+            {"conversation_a": [{"role": "user", "content": [{"type": "image", "image": "x"}]}], "conversation_b": []},
+            "conversation_a has a part of type 'image' in turn 1; text alone can be scored",
+        ),
+    ],
+)
+def test_a_record_that_cannot_be_read_is_one_reject(tmp_path: Path, record: dict, reason: str) -> None:
+    [row] = rows(tmp_path, {"id": 9, **record})
+    assert row["id"] == "9"
+    assert reason in row["reason"]
+    assert row["prompt"] is row["response_a"] is row["response_b"] is None
