@@ -1,5 +1,6 @@
 """What all tests share: one local Ray cluster with two pretended GPUs, started when the first test asks for it."""
 
+import gc
 import os
 import secrets
 import socket
@@ -54,6 +55,7 @@ def gpus_given_back() -> Iterator[None]:
     ray = sys.modules.get("ray")
     if ray is None or not ray.is_initialized():
         return
+    gc.collect()  # An error that a test kept refers to the actors of its pass.
     deadline = time.monotonic() + 60
     while (free := ray.available_resources().get("GPU", 0)) < (held := ray.cluster_resources().get("GPU", 0)):
         assert time.monotonic() < deadline, f"{held - free:g} GPUs are still held: {actors_alive()}"

@@ -1,7 +1,10 @@
 """Streams items over the cluster: CPU tasks encode them, and a pool of actors scores them."""
 
+import gc
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Any, cast
 
 import pyarrow as pa
@@ -48,10 +51,13 @@ def dispatch(
     reserved: dict[str, Any] = {"compute": actors, "num_cpus": pool.cpus, "num_gpus": pool.gpus}
     reserved |= avoiding(pool.excluded)
     dataset = dataset.map_batches(scorer, fn_constructor_kwargs=arguments, **one_item, **reserved)
-    with raise_member_errors():
-        # No prefetching, which would hold each result back until the next arrives.
-        for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            yield from cast(pa.Table, block).to_pylist()
+    try:
+        with raise_member_errors():
+            # No prefetching, which would hold each result back until the next arrives.
+            for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                yield from cast(pa.Table, block).to_pylist()
+    finally:
+        del dataset  # An error's traceback holds this frame, and the actors would live as long as it does.
 
 
 @contextmanager
@@ -60,6 +66,7 @@ def raise_member_errors() -> Iterator[None]:
     try:
         yield
     except RayError as error:
+        _release_actors(error)
         cause: BaseException | None = error
         while cause is not None:
             # Ray's wrappers are also RunErrors, with a traceback as text, and Ray appends advice to our sentence.
@@ -70,3 +77,25 @@ def raise_member_errors() -> Iterator[None]:
             raise
         reason = str(error).strip().rpartition("\n")[2].strip()
         raise RunError(f"Ray gave up ({type(error).__name__}: {reason}); start the same command again") from error
+
+
+def _release_actors(error: BaseException) -> None:
+    """Drops what the frames of an error hold: Ray Data ends actors only once nothing refers to their pool."""
+    found: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while found:
+        each = found.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            for frame, _ in traceback.walk_tb(each.__traceback__):
+                _clear(frame)
+            found += [each.__cause__, each.__context__]
+    gc.collect()
+
+
+def _clear(frame: FrameType | None) -> None:
+    """Drops the variables of a frame and of those that called it, without frames that still run."""
+    while frame is not None:
+        with suppress(RuntimeError):
+            frame.clear()
+        frame = frame.f_back

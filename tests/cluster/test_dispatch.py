@@ -1,5 +1,6 @@
 """The dispatch of items over actors: devices that each holds, actors without work, items that share a task."""
 
+import gc
 import itertools
 import os
 import threading
@@ -9,6 +10,7 @@ from collections import Counter
 import pyarrow as pa
 import pytest
 import ray
+from ray.exceptions import RayTaskError
 
 from lmsys_ray.cluster.dispatch import dispatch
 from lmsys_ray.cluster.pool import Pool
@@ -55,6 +57,27 @@ def test_no_item_waits_behind_a_slow_one_even_where_many_share_a_task(tmp_path, 
     assert sorted(row["item"] for row in told) == list(range(24))
     shares = Counter(row["slow"] for row in told)
     assert shares[False] > shares[True], f"{shares} after {time.monotonic() - began:.0f} s"
+
+
+class Failing:
+    """An actor that fails at each item."""
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        raise ValueError("no item can be computed")
+
+
+def test_a_pass_that_fails_gives_its_gpus_back_while_its_error_is_kept() -> None:
+    gc.disable()
+    try:
+        with pytest.raises(RayTaskError, match="no item can be computed") as kept:
+            list(dispatch(items(8), as_they_are, Failing, {}, Pool(2, 0, 1)))
+        deadline = time.monotonic() + 30
+        while ray.available_resources().get("GPU", 0) < 2:
+            assert time.monotonic() < deadline, "an actor of the pass holds a GPU"
+            time.sleep(0.1)
+    finally:
+        gc.enable()
+    assert kept.value
 
 
 class Later:
