@@ -43,7 +43,7 @@ def main() -> None:
                 others.append(name)
             else:
                 print(line, flush=True)
-    print(f"\nRefused, as no decoder with a head named score: {', '.join(others)}.")
+    print(f"\nNot in the table, since they have no head named `score`: {', '.join(others)}.")
 
 
 if __name__ == "__main__":
