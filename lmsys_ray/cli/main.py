@@ -16,6 +16,7 @@ PROG = "lmsys-ray"
 
 COMMANDS = {
     "score": "score conversations with every member and write the blended submission",
+    "status": "tell how far a run is, from its directory alone",
     "evaluate": "judge a finished run against labels and fit its blend",
     "calibrate": "fit links, blend and temperature of a finished run to labels, as settings for score",
     "train-lightgbm": "fit a LightGBM member on labelled preferences",

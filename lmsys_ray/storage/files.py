@@ -6,15 +6,15 @@ end. Errors are those of `storage_errors`.
 """
 
 import glob
-import io
 import os
 import re
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias, cast
+from typing import Any, BinaryIO, NamedTuple, TypeAlias, cast
 
 import pyarrow as pa
 from upath import UPath
@@ -23,16 +23,12 @@ from lmsys_ray.errors import UsageError
 from lmsys_ray.storage import durable
 from lmsys_ray.storage.errors import refuse_credentials, storage_errors
 from lmsys_ray.storage.file_systems import file_system, load
+from lmsys_ray.storage.ranges import open_ranges
 
 AnyPath: TypeAlias = Path | UPath
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
-
-_READ_BYTES = 4 << 20
-_READ_BLOCKS = 12
-"""A file in storage is read in ranges of this many bytes, and this many ranges are kept: the columns of a Parquet file
-are apart and are read by turns."""
 
 _VERSIONS = ("md5Hash", "ETag", "etag", "blob_id", "LastModified", "last_modified", "mtime", "created")
 """The keys under which stores give the version of a file's content, the best first."""
@@ -115,12 +111,34 @@ def names(folder: AnyPath) -> set[str]:
 
 def sizes(folder: AnyPath) -> dict[str, int]:
     """Returns the bytes of each file in a folder, by name; empty where it does not exist."""
+    return {name: file.bytes for name, file in listing(folder).items()}
+
+
+class Listed(NamedTuple):
+    """A file in a folder."""
+
+    bytes: int
+    modified: float
+    """Seconds since 1970; 0 where the storage does not tell."""
+
+
+def listing(folder: AnyPath) -> dict[str, Listed]:
+    """Returns the files in a folder by name; empty where it does not exist."""
     if not isinstance(folder, Path):
-        return {name.rpartition("/")[2]: item["size"] for name, item in _listed(folder).items() if "size" in item}
+        found = {name.rpartition("/")[2]: item for name, item in _listed(folder).items() if "size" in item}
+        return {name: Listed(item["size"] or 0, _modified(item)) for name, item in found.items()}
     if not folder.is_dir():
         return {}
     with os.scandir(folder) as entries:
-        return {entry.name: entry.stat().st_size for entry in entries}
+        return {entry.name: Listed((stat := entry.stat()).st_size, stat.st_mtime) for entry in entries}
+
+
+def _modified(item: Mapping[str, Any]) -> float:
+    moments = (item.get(name) for name in ("LastModified", "mtime", "updated", "last_modified", "created"))
+    found = next((moment for moment in moments if moment is not None), 0.0)
+    if isinstance(found, str):
+        found = datetime.fromisoformat(found)
+    return found.timestamp() if isinstance(found, datetime) else float(found)
 
 
 def versions(path: UPath) -> dict[str, dict[str, Any]]:
@@ -173,46 +191,12 @@ def open_binary(path: AnyPath) -> BinaryIO:
     """Opens a seekable file for reading; of one in storage, ranges are fetched and few are kept in memory."""
     if isinstance(path, Path):
         return path.open("rb")
-    return cast(BinaryIO, io.BufferedReader(_Ranges(path), 1 << 20))
+    return open_ranges(path)
 
 
 def arrow_input(path: AnyPath) -> pa.NativeFile:
     """Opens a seekable file for Arrow."""
     return pa.OSFile(str(path)) if isinstance(path, Path) else pa.PythonFile(open_binary(path), "r")
-
-
-class _Ranges(io.RawIOBase):
-    """An object in storage, read in ranges."""
-
-    def __init__(self, path: UPath) -> None:
-        self._path = path
-        held = {"maxblocks": _READ_BLOCKS}
-        with storage_errors(path, "read"):
-            load(path.protocol)
-            self._file = path.open("rb", block_size=_READ_BYTES, cache_type="blockcache", cache_options=held)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def readinto(self, buffer: Any) -> int:
-        with storage_errors(self._path, "read"):
-            data = self._file.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        if not self.closed:
-            self._file.close()
-        super().close()
 
 
 def make_folder(folder: AnyPath) -> None:

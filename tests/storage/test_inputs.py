@@ -42,8 +42,8 @@ def test_globs_of_urls_are_expanded_in_order(files: list[str], bucket: Bucket) -
     bucket.put("in/deeper/e.csv", b"id,prompt,response_a,response_b\n")
     assert expand_inputs([f"{bucket.url}/in/*.csv", f"{bucket.url}/in/[cd].*"]) == [urls[0], urls[2], urls[3]]
     assert expand_inputs([f"{bucket.url}/**/*.csv"]) == [urls[0], f"{bucket.url}/in/deeper/e.csv"]
+    assert expand_inputs([f"{bucket.url}/in"]) == [*urls, f"{bucket.url}/in/deeper/e.csv"]
     for name, sentence in {
-        f"{bucket.url}/in": "is a directory; name its files, for example",
         f"{bucket.url}/none.csv": "does not exist; give a path or a glob",
         f"{bucket.url}/none/*": "does not exist; give a path or a glob",
     }.items():
