@@ -22,7 +22,8 @@ def parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--labels",
         metavar="FILE",
-        help="default: the labels that the run's rows carry; id, winner_model_a, winner_model_b, winner_tie: .csv .jsonl .parquet",
+        help="id, winner_model_a, winner_model_b, winner_tie: .csv .jsonl .parquet; default: the labels that the run's "
+        "rows carry",
     )
     parser.add_argument("--output", metavar="FILE", help="YAML file to write; default: RUN_DIR/calibration.yaml")
     return parser

@@ -20,7 +20,8 @@ def parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--labels",
         metavar="FILE",
-        help="default: the labels that the run's rows carry; id, winner_model_a, winner_model_b, winner_tie, and source where there is one: .csv .jsonl .parquet",
+        help="id, winner_model_a, winner_model_b, winner_tie, and source where there is one: .csv .jsonl .parquet; "
+        "default: the labels that the run's rows carry",
     )
     parser.add_argument("--output", metavar="DIR", help="default: RUN_DIR/evaluation")
     return parser
