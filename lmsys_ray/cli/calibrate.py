@@ -22,8 +22,8 @@ def parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--labels",
         metavar="FILE",
-        required=True,
-        help="id, winner_model_a, winner_model_b, winner_tie: .csv .jsonl .parquet",
+        help="id, winner_model_a, winner_model_b, winner_tie: .csv .jsonl .parquet; default: the labels that the run's "
+        "rows carry",
     )
     parser.add_argument("--output", metavar="FILE", help="YAML file to write; default: RUN_DIR/calibration.yaml")
     return parser
@@ -33,16 +33,16 @@ def main(argv: Sequence[str] | None = None, prog: str = "calibrate.py") -> None:
     """Runs the command."""
     arguments = parser(prog).parse_args(argv)
     # Imported once the command is known to be right: these take a second to load.
-    from lmsys_ray.data.labels import read_labels
     from lmsys_ray.evaluation.calibration import calibrate
     from lmsys_ray.evaluation.calibration_report import calibration_yaml, show
+    from lmsys_ray.evaluation.carried_labels import labels_for
     from lmsys_ray.evaluation.labelled_scores import join, settings_of
     from lmsys_ray.run_directory.layout import RunDirectory
     from lmsys_ray.storage.files import make_folder, path_of, write_bytes
 
     run = RunDirectory(output_path(arguments.run))
     settings = settings_of(run)
-    calibrated = calibrate(join(run, settings, read_labels(arguments.labels)), settings)
+    calibrated = calibrate(join(run, settings, labels_for(run, arguments.labels)), settings)
     file = path_of(output_path(arguments.output)) if arguments.output else run.path / "calibration.yaml"
     make_folder(file.parent)
     write_bytes(file, calibration_yaml(calibrated, settings).encode())

@@ -20,8 +20,8 @@ def parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--labels",
         metavar="FILE",
-        required=True,
-        help="id, winner_model_a, winner_model_b, winner_tie, and source where there is one: .csv .jsonl .parquet",
+        help="id, winner_model_a, winner_model_b, winner_tie, and source where there is one: .csv .jsonl .parquet; "
+        "default: the labels that the run's rows carry",
     )
     parser.add_argument("--output", metavar="DIR", help="default: RUN_DIR/evaluation")
     return parser
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "evaluate.py") -> None:
     """Runs the command."""
     arguments = parser(prog).parse_args(argv)
     # Imported once the command is known to be right: these take a second to load.
-    from lmsys_ray.data.labels import read_labels
+    from lmsys_ray.evaluation.carried_labels import labels_for
     from lmsys_ray.evaluation.console import show
     from lmsys_ray.evaluation.evaluate import evaluate
     from lmsys_ray.evaluation.labelled_scores import join, settings_of
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "evaluate.py") -> None:
 
     run = RunDirectory(output_path(arguments.run))
     settings = settings_of(run)
-    evaluation = evaluate(join(run, settings, read_labels(arguments.labels)), settings)
+    evaluation = evaluate(join(run, settings, labels_for(run, arguments.labels)), settings)
     folder = path_of(output_path(arguments.output)) if arguments.output else run.path / "evaluation"
     write_report(evaluation, settings, run, folder)
     show(evaluation, folder, _score_command(prog))

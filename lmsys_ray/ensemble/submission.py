@@ -1,6 +1,6 @@
 """Writes the submission in the order of the input, and verifies it as a grader would before it is published."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
+from lmsys_ray.ensemble.consumers import OutputFiles
+from lmsys_ray.ensemble.join import JoinedShard
 from lmsys_ray.errors import DamagedError, RunError
-from lmsys_ray.storage.files import AnyPath, atomic_file
+from lmsys_ray.storage.files import AnyPath
 
 _REMEDY = "all files of the run are checked; should this come again, please report it"
 HEADER = ["id", "winner_model_a", "winner_model_b", "winner_tie"]
@@ -18,26 +20,42 @@ _BLOCK_BYTES = 16 << 20
 """How much is read back at a time, far more than any line."""
 
 
-def write_submission(
-    path: AnyPath,
-    shards: Iterable[tuple[pa.ChunkedArray, np.ndarray]],
-    ids: Iterator[pa.ChunkedArray],
-    lines: int,
-    escape_formulas: bool = False,
-) -> None:
-    """Writes `shards` of (ids, probabilities [rows, 3]) as one CSV; with `escape_formulas`, ids are `escaped`.
+class Submission:
+    """The consumer that writes the blend of all rows as one CSV; with `escape_formulas`, ids are `escaped`.
 
-    The file is read back and compared with `ids`, `lines` in number, before it is renamed to `path`. Raises
-    `DamagedError` for other ids, `RunError` for values that are not probabilities.
+    The file is read back and compared with `ids`, `lines` in number, before it is renamed to `path`.
     """
-    with atomic_file(path) as aside:
-        with aside.open("w", encoding="utf-8", newline="") as file:
-            file.write(",".join(HEADER) + "\n")
-            for names, probabilities in shards:
-                file.writelines(_lines(escaped(names) if escape_formulas else names, probabilities).to_pylist())
-        found = verify_submission(aside, map(escaped, ids) if escape_formulas else ids)
-        if found != lines:
-            raise DamagedError(f"{path} would have {found} lines for {lines} ids; a shard is missing, {_REMEDY}")
+
+    columns: Sequence[str] = ()
+
+    def __init__(
+        self,
+        files: OutputFiles,
+        path: AnyPath,
+        ids: Iterator[pa.ChunkedArray],
+        lines: int,
+        escape_formulas: bool = False,
+    ) -> None:
+        self.path = path
+        self._aside = files.aside(path)
+        self._file = files.open(self._aside)
+        self._ids, self._count, self._escape = ids, lines, escape_formulas
+        self._file.write(",".join(HEADER) + "\n")
+
+    def add(self, joined: JoinedShard) -> None:
+        """Writes the lines of a shard."""
+        names = joined.table["id"]
+        self._file.writelines(_lines(escaped(names) if self._escape else names, joined.blended).to_pylist())
+
+    def finish(self) -> list[str]:
+        """Verifies the file; raises `DamagedError` for other ids, `RunError` for values that are not probabilities."""
+        self._file.close()
+        found = verify_submission(self._aside, map(escaped, self._ids) if self._escape else self._ids)
+        if found != self._count:
+            raise DamagedError(
+                f"{self.path} would have {found} lines for {self._count} ids; a shard is missing, {_REMEDY}"
+            )
+        return [f"submission: {self.path}"]
 
 
 def escaped(ids: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -62,7 +80,7 @@ def verify_submission(path: Path, ids: Iterator[pa.ChunkedArray]) -> int:
     """Checks a submission line by line and returns the number of lines.
 
     The rules are those of the competition's grader: exactly these ids, in order, with three values within [0, 1] whose
-    sum rounds to 1 at 6 decimals. Raises as `write_submission` does, for the first line that breaks a rule.
+    sum rounds to 1 at 6 decimals. Raises as `Submission.finish` does, for the first line that breaks a rule.
     """
     number, waiting = 0, pa.chunked_array([], pa.string())
     for batch in _read(path):

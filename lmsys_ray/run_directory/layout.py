@@ -39,10 +39,16 @@ class RunDirectory:
         self.binding = binding
         self.submission = self.path / "submission.csv"
         self.rejects = self.path / "rejects.jsonl"
+        self.score_table = self.path / "scores.parquet"
+        self.doubtful = self.path / "doubtful.jsonl"
         self.lock = self.path / "lock.json"
         self.shards = self.path / "shards"
         self._scores = self.path / "scores"
         self._manifest = self.path / "manifest.json"
+
+    def preferences(self, ending: str) -> AnyPath:
+        """Returns the path of the preferences in a file with this ending, `jsonl` or `parquet`."""
+        return self.path / f"preferences.{ending}"
 
     def shard(self, number: int) -> AnyPath:
         """Returns the path of a shard of conversations."""
@@ -210,6 +216,13 @@ class RunDirectory:
     def reject_reasons(self) -> Counter[str]:
         """Returns how many rejects there are of each reason."""
         return Counter(json.loads(line)["reason"] for line in self._reject_lines())
+
+    def ingest_rejects(self) -> Iterator[dict[str, Any]]:
+        """Yields the rejects of ingest, in the order of the input."""
+        for reject in map(json.loads, self._reject_lines()):
+            if "member" in reject:
+                return
+            yield reject
 
     def _reject_lines(self) -> Iterator[bytes]:
         if not storage.exists(self.rejects):

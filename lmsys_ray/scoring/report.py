@@ -37,6 +37,8 @@ class Report:
     """How much the scores of members that scored both orders depend on the order."""
     idle: dict[str, float] = field(default_factory=dict)
     """The share of their time, 0 to 1, in which each member's replicas did not compute."""
+    written: list[str] = field(default_factory=list)
+    """A line about each file that the join wrote."""
     deaths: Counter[str] = field(default_factory=Counter)
     """Processes of each member that died in this start, or were killed because they hung."""
     seconds: dict[str, float] = field(default_factory=dict)

@@ -13,6 +13,7 @@ from lmsys_ray.data.schemas.registry import SCHEMAS, SchemaName
 from lmsys_ray.data.schemas.schema import PairsOfRanked
 from lmsys_ray.ensemble.blend import normalise
 from lmsys_ray.ensemble.blend_methods import Blend, Method
+from lmsys_ray.ensemble.exports.settings import OutputSettings
 from lmsys_ray.ensemble.stacking import Stacking
 from lmsys_ray.members.protocol import MemberSettings
 from lmsys_ray.members.registry import class_named, validated
@@ -25,14 +26,6 @@ Member = Annotated[SerializeAsAny[MemberSettings], PlainValidator(validated)]
 MemberName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 Coefficient = Annotated[float, Field(ge=-(10**6), le=10**6)]
-
-
-class OutputSettings(StrictModel):
-    """How the submission is written; not part of the fingerprint of a run."""
-
-    escape_formulas: Annotated[
-        bool, Field(description="put ' before ids that begin with = + - or @, which spreadsheets run as formulas")
-    ] = False
 
 
 class StackedMember(StrictModel):
@@ -143,7 +136,7 @@ class Settings(StrictModel):
     stacking: StackingSettings | None = Field(
         None, validate_default=True, description="the coefficients of a stacked blend, which calibrate.py writes"
     )
-    outputs: OutputSettings = Field(OutputSettings(), description="how the submission is written")
+    outputs: OutputSettings = Field(OutputSettings(), description="what a run writes")
 
     def blending(self) -> Blend:
         """Returns the blend of the members whose weight is not 0, their weights normalised to sum to 1."""

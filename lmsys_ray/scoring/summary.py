@@ -30,7 +30,7 @@ def summary(report: Report, settings: Settings, run: RunDirectory) -> list[str]:
     lines.append("seconds: " + ", ".join(f"{stage} {value:,.1f}" for stage, value in seconds.items()))
     if report.rejects:
         lines.append(f"rejects and their reasons: {run.rejects}")
-    lines.append(f"submission: {run.submission}")
+    lines += report.written
     lines.append(f"members' own probabilities: {run.path / 'scores'}")
     return lines
 

@@ -1,19 +1,36 @@
 """The submission: the ids in order, probabilities that a grader accepts, whole or not there."""
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from lmsys_ray.ensemble.submission import HEADER, verify_submission, write_submission
+from lmsys_ray.ensemble.consumers import replaced_together
+from lmsys_ray.ensemble.join import JoinedShard
+from lmsys_ray.ensemble.submission import HEADER, Submission, verify_submission
 from lmsys_ray.errors import RunError
 
 
 def column(ids: list[str]) -> pa.ChunkedArray:
     return pa.chunked_array([pa.array(ids, pa.string())])
+
+
+def write_submission(
+    path: Path,
+    shards: list[tuple[pa.ChunkedArray, np.ndarray]],
+    ids: Iterator[pa.ChunkedArray],
+    lines: int,
+    escape_formulas: bool = False,
+) -> None:
+    with replaced_together() as files:
+        submission = Submission(files, path, ids, lines, escape_formulas)
+        for names, probabilities in shards:
+            table, accepted = pa.table({"id": names}), np.ones(len(names), bool)
+            submission.add(JoinedShard(0, table, accepted, {}, {}, {}, probabilities))
+        submission.finish()
 
 
 IDS = [str(2**63 - 1), "007", 'with "quotes", commas', "é", "-5"]
