@@ -19,6 +19,7 @@ COMMANDS = {
     "status": "tell how far a run is, from its directory alone",
     "evaluate": "judge a finished run against labels and fit its blend",
     "calibrate": "fit links, blend and temperature of a finished run to labels, as settings for score",
+    "leaderboard": "make the leaderboard of a finished run anew: strengths of the models that it compared",
     "train-lightgbm": "fit a LightGBM member on labelled preferences",
     "train-classifier": "fine-tune a classifier, or a LoRA adapter of one, on labelled preferences",
     "train-lora": "the former name of train-classifier",

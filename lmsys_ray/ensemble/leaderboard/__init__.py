@@ -1,0 +1,1 @@
+"""Strengths of the models whose responses were compared."""
