@@ -9,6 +9,7 @@ from lmsys_ray.ensemble.exports.doubtful import Doubtful
 from lmsys_ray.ensemble.exports.preferences import Preferences
 from lmsys_ray.ensemble.exports.scores import ScoreTable
 from lmsys_ray.ensemble.join import JoinedShard, join_shards, read_ids
+from lmsys_ray.ensemble.leaderboard.output import LeaderboardOutput
 from lmsys_ray.ensemble.position_bias import PositionBias
 from lmsys_ray.ensemble.rejects import unscorable
 from lmsys_ray.ensemble.submission import Submission
@@ -70,6 +71,8 @@ def _consumers(
         consumers.append(Preferences(files, path, asked.preferences, settings.cells, carried))
     if asked.doubtful:
         consumers.append(Doubtful(files, run.doubtful, asked.doubtful, asked.doubtful_texts, settings.cells))
+    # The last, since it writes its files by itself: all others have been checked by then.
+    consumers.append(LeaderboardOutput(run.path, asked.leaderboard, settings.cells, asked.escape_formulas))
     return consumers
 
 

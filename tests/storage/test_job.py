@@ -87,7 +87,7 @@ def test_job_in_a_bucket_writes_what_a_local_one_writes_whatever_happens(
 def said(*arguments: str) -> tuple[int, str]:
     command = [sys.executable, "-W", "ignore", str(ROOT / "jobs" / "score.py"), *arguments]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
-    return done.returncode, (done.stdout + done.stderr).strip()
+    return done.returncode, done.stderr.strip()
 
 
 def test_the_command_says_what_is_wrong_in_one_line(folder: Path, bucket: Bucket) -> None:

@@ -32,6 +32,7 @@ BROKEN_STREAM = (EOFError, BadGzipFile, zlib.error)
 _OF_A_RUN = {
     *("submission.csv", "rejects.jsonl", "shards", "scores", "evaluation"),
     *("scores.parquet", "preferences.jsonl", "preferences.parquet", "doubtful.jsonl"),
+    *("leaderboard.csv", "leaderboard.json"),
     *("settings.yaml", "manifest.json", "lock.json"),
 }
 """What a run writes into its directory (see `lmsys_ray.run_directory.layout`)."""

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from lmsys_ray.config.base import Probability, StrictModel
+from lmsys_ray.ensemble.leaderboard.settings import LeaderboardSettings
 
 PreferenceFormat = Literal["trl", "trl_conversational", "argilla", "rewardbench"]
 
@@ -52,4 +53,7 @@ class OutputSettings(StrictModel):
             "the label; 0: no such file",
         ),
     ] = 100
+    leaderboard: Annotated[LeaderboardSettings, Field(description="strengths of the models that are named")] = (
+        LeaderboardSettings.model_validate({})
+    )
     doubtful_texts: Annotated[bool, Field(description="with the conversations of these rows")] = False

@@ -4,9 +4,10 @@ import numpy as np
 import pyarrow as pa
 
 from lmsys_ray.data.conversations import CellForm
+from lmsys_ray.ensemble.join import JoinedShard
 from lmsys_ray.ensemble.leaderboard.battles import BattleCollector
 from lmsys_ray.ensemble.leaderboard.board import Leaderboard, leaderboard
-from lmsys_ray.ensemble.leaderboard.files import remove_leaderboard, write_leaderboard
+from lmsys_ray.ensemble.leaderboard.files import CSV, remove_leaderboard, write_leaderboard
 from lmsys_ray.ensemble.leaderboard.settings import LeaderboardSettings
 from lmsys_ray.ensemble.leaderboard.style import FEATURES, style_differences
 from lmsys_ray.errors import RunError
@@ -34,21 +35,27 @@ class LeaderboardOutput:
         self._collector = BattleCollector()
 
     @property
+    def path(self) -> AnyPath:
+        """The file that it becomes, beside one of JSON."""
+        return self._folder / CSV
+
+    @property
     def columns(self) -> list[str]:
         """The columns that `add` reads of a shard, as far as it has them."""
         if not self._settings.write:
             return []
         style = ["response_a", "response_b"] if FEATURES[self._settings.style] else []
         label = ["label"] if self._settings.outcomes == "labels" else []
-        return ["rejected", "model_a", "model_b", *label, *style]
+        return ["model_a", "model_b", *label, *style]
 
-    def add(self, shard: pa.Table, probabilities: np.ndarray) -> None:
-        """Adds a shard with the `columns`, and the blend of all its rows [rows, 3].
+    def add(self, joined: JoinedShard) -> None:
+        """Adds a shard with the `columns`.
 
         A row that is `rejected`, by ingest or by a member, has no outcome of its own, but may have a label.
         """
         if not self._settings.write:
             return
+        shard, probabilities = joined.table, joined.blended
         model_a, model_b = (_column(shard, name, _NO_NAME) for name in ("model_a", "model_b"))
         rejected = shard["rejected"].to_numpy(zero_copy_only=False)
         style = None
@@ -62,17 +69,23 @@ class LeaderboardOutput:
         unusable = {"unlabelled": label == 3, **({} if style is None else {"unscored": rejected})}
         self._collector.add(model_a, model_b, _LABELS[label], unusable, style)
 
-    def finish(self) -> Leaderboard | None:
+    def finish(self) -> list[str]:
+        """Writes the files as `write` does; returns a line that names them, none where there are none."""
+        return [f"leaderboard: {self.path}"] if self.write() else []
+
+    def write(self) -> Leaderboard | None:
         """Writes the files and returns what they hold.
 
-        Where none is made (`write` is false, or `auto` and no row names its models), earlier files are removed and None
-        is returned. Raises `RunError` where rows name models or `write` is true, but there is no battle, and for an
+        Where none is made (the setting is false, or `auto` and no row is a battle of two models), earlier files are
+        removed and None is returned. Raises `RunError` where the setting is true but there is no battle, and for an
         anchor without strength.
         """
-        if not self._settings.write or (self._settings.write == "auto" and not self._collector.named):
+        auto = self._settings.write == "auto"
+        battles = self._collector.battles() if self._settings.write and self._collector.named else None
+        if not self._settings.write or (auto and (battles is None or not len(battles.first))):
             remove_leaderboard(self._folder)
             return None
-        battles = self._collector.battles()
+        battles = battles or self._collector.battles()
         if not len(battles.first):
             counted = ", ".join(f"{reason}: {rows:,}" for reason, rows in battles.left_out.items())
             raise RunError(

@@ -21,7 +21,9 @@ def sandwich(battles: Battles, ties: TieName, parameters: np.ndarray) -> np.ndar
         up, down = (np.array([of_parameters(battles, ties, x + sign * step) for step in steps]) for sign in (1, -1))
         return (up - down) / (2 * h)
 
-    hessian = np.array([scores(parameters + step).sum(axis=1) - scores(parameters - step).sum(axis=1) for step in steps])
+    hessian = np.array(
+        [scores(parameters + step).sum(axis=1) - scores(parameters - step).sum(axis=1) for step in steps]
+    )
     free = slice(1, size - 1 if ties == "half" else size)  # the first model is 0, and half has no tie parameter
     inverse = np.linalg.inv(-hessian[free, free] / (2 * h))
     s = scores(parameters)[free]
@@ -57,7 +59,10 @@ def test_intervals_hold_the_true_strengths(ties: TieName, tie: float) -> None:
         found = estimate(drawn(STRENGTHS, 1500, seed, ties, tie, effects=np.array([0.4])), ties, 0)
         truth = STRENGTHS - STRENGTHS.mean()
         inside += [*(found.intervals[0] <= truth), *(truth <= found.intervals[1])]
-        inside += [0.4 * found.spreads[0] <= found.coefficients[2, 0], found.coefficients[1, 0] <= 0.4 * found.spreads[0]]
+        inside += [
+            0.4 * found.spreads[0] <= found.coefficients[2, 0],
+            found.coefficients[1, 0] <= 0.4 * found.spreads[0],
+        ]
     assert 0.96 < np.mean(inside) < 0.99  # 0.975 at each end
 
 
