@@ -104,6 +104,12 @@ def test_default_needs_nothing() -> None:
         ),
         ("outputs.escape_formulas=3", "outputs.escape_formulas = 3 is not accepted"),
         ("outputs=3", "outputs = 3 is not accepted"),
+        ("outputs.preferences.formt=trl", "outputs.preferences.formt = 'trl' is not a setting; did you mean format?"),
+        (
+            "outputs.preferences.margin=2",
+            "outputs.preferences.margin = 2 is not accepted; accepted: less than or equal",
+        ),
+        ("outputs.preferences=trl", "outputs.preferences = 'trl' is not accepted"),
         ("prior_weight=1", "prior_weight = 1 is not accepted; accepted: less than 1"),
         ("blend=harmonic", "'harmonic' is not accepted; accepted: 'linear', 'geometric' or 'stacked'"),
         (
@@ -119,6 +125,11 @@ def test_fault_is_one_line(tmp_path: Path, change: str, sentence: str) -> None:
         settings("--config", config(tmp_path, LLAMA), "--set", change)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_settings_of_settings_come_from_flags(tmp_path: Path) -> None:
+    chosen = settings("--config", config(tmp_path, LLAMA), "--set", "outputs.preferences.format=trl").outputs
+    assert (chosen.preferences.format, chosen.preferences.file, chosen.scores) == ("trl", "jsonl", True)
 
 
 def test_a_stacked_blend_has_the_members_that_are_blended(tmp_path: Path) -> None:
