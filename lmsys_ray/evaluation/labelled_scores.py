@@ -129,7 +129,10 @@ def join(run: RunDirectory, settings: Settings, labels: Labels) -> LabelledScore
         shard = shard.append_column("place", ids.places(shard["id"]))
         found.add(shard, has_prior, _scored_rows(shard, scores, settings.cells))
     ids.check(str(run.path))
-    table, rejected_labels = pa.concat_tables(found.scored), labels.classes[np.concatenate(found.rejected)]
+    table, rejected_labels = (
+        pa.concat_tables(found.scored, promote_options="default"),
+        labels.classes[np.concatenate(found.rejected)],
+    )
     counts = _counts(found, table.num_rows, labels, ids)
     if counts.only_run == counts.run:
         raise ids.missed(str(run.path), run.read_shard(0, ["id"])["id"][0].as_py())

@@ -121,6 +121,12 @@ def test_default_needs_nothing() -> None:
         ),
         ("outputs.escape_formulas=3", "outputs.escape_formulas = 3 is not accepted"),
         ("outputs=3", "outputs = 3 is not accepted"),
+        ("outputs.preferences.formt=trl", "outputs.preferences.formt = 'trl' is not a setting; did you mean format?"),
+        (
+            "outputs.preferences.margin=2",
+            "outputs.preferences.margin = 2 is not accepted; accepted: less than or equal",
+        ),
+        ("outputs.preferences=trl", "outputs.preferences = 'trl' is not accepted"),
         ("prior_weight=1", "prior_weight = 1 is not accepted; accepted: less than 1"),
         ("blend=harmonic", "'harmonic' is not accepted; accepted: 'linear', 'geometric' or 'stacked'"),
         (
@@ -155,6 +161,11 @@ def test_all_that_is_needed_is_named_at_once(tmp_path: Path) -> None:
     expected = "settings: members.one.model, members.two.artifacts are needed; give them in --config or by --set m"
     with pytest.raises(UsageError, match=expected):
         settings("--config", path)
+
+
+def test_settings_of_settings_come_from_flags(tmp_path: Path) -> None:
+    chosen = settings("--config", config(tmp_path, LLAMA), "--set", "outputs.preferences.format=trl").outputs
+    assert (chosen.preferences.format, chosen.preferences.file, chosen.scores) == ("trl", "jsonl", True)
 
 
 def test_a_stacked_blend_has_the_members_that_are_blended(tmp_path: Path) -> None:

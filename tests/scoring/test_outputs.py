@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lmsys_ray import CLASSES
+from lmsys_ray.cli import evaluate
 from lmsys_ray.data.readers import read_rows
 from lmsys_ray.data.readers.files import is_of_run
 from lmsys_ray.data.schemas.reading import Reading
@@ -32,7 +33,7 @@ from lmsys_ray.scoring.report import Report
 from lmsys_ray.scoring.settings import Settings
 from lmsys_ray.scoring.summary import summary
 
-BAD, FAILED, UNLABELLED, TURNS, SAME = 3, 5, 7, 9, 11
+BAD, FAILED, UNLABELLED, TURNS, SAME, APART = 3, 5, 7, 9, 11, 13
 ROWS = 24
 RECORDS: list[dict[str, Any]] = [
     {
@@ -50,6 +51,7 @@ RECORDS[BAD]["prompt"] = '["unclosed'
 RECORDS[UNLABELLED] |= dict.fromkeys(("winner_model_a", "winner_model_b", "winner_tie"))
 RECORDS[TURNS] |= {"prompt": '["One?", "Two?"]', "response_a": '["1", "2"]', "response_b": '["1", "two"]'}
 RECORDS[SAME] |= {"response_a": '["the same"]', "response_b": "the same"}
+RECORDS[APART] |= {"prompt": '["One?", "Two?"]', "response_a": '["1", "2"]', "response_b": '["uno", "dos"]'}
 RECORDS.insert(ROWS - 2, {**RECORDS[BAD], "prompt": "again"})
 
 DRAWN = {name: np.random.default_rng(seed).dirichlet([0.7, 0.7, 0.4], ROWS) for seed, name in enumerate(("x", "y"))}
@@ -201,7 +203,7 @@ def test_preferences_are_the_sure_rows(run: RunDirectory, file: str) -> None:
     report = scored(run, preferences=asked)
     path = Path(run.path) / f"preferences.{file}"
     found = lines(path) if file == "jsonl" else pq.read_table(path).to_pylist()
-    expected = [n for n in expected_preferences(0.15, 0.4) if n != TURNS]
+    expected = [n for n in expected_preferences(0.15, 0.4) if n not in (TURNS, APART)]
     assert 3 < len(expected) < len(GOOD) - 3
     assert [record["id"] for record in found] == [f"id{n}" for n in expected]
     for record, n in zip(found, expected, strict=True):
@@ -209,6 +211,8 @@ def test_preferences_are_the_sure_rows(run: RunDirectory, file: str) -> None:
         assert [record["chosen"], record["rejected"]] == (texts[::-1] if check_figures(record, n) else texts)
         assert record["prompt"] == f"Question {n}?"
     assert f"preferences: {len(expected)} rows: {path}" in report.written
+    reasons = {line.rpartition(": ")[2] for line in report.written if line.startswith("preferences left out: ")}
+    assert reasons == {"several turns, which only trl_conversational holds", "both responses are the same"}
 
 
 def test_conversations_share_a_prompt_as_far_as_they_are_the_same(run: RunDirectory) -> None:
@@ -220,6 +224,36 @@ def test_conversations_share_a_prompt_as_far_as_they_are_the_same(run: RunDirect
     assert [message["content"] for message in record["prompt"]] == ["One?", "1", "Two?"]
     sides = [[{"role": "assistant", "content": text}] for text in ("2", "two")]
     assert [record["chosen"], record["rejected"]] == (sides[::-1] if check_figures(record, TURNS) else sides)
+
+
+def test_conversations_that_part_early_go_on_from_there(run: RunDirectory) -> None:
+    scored(run, preferences={"format": "trl_conversational", "margin": 0, "most_tie": 1})
+    (record,) = [record for record in lines(run.preferences("jsonl")) if record["id"] == f"id{APART}"]
+    assert record["prompt"] == [{"role": "user", "content": "One?"}]
+    sides = [
+        [{"role": role, "content": text} for role, text in (("assistant", one), ("user", "Two?"), ("assistant", two))]
+        for one, two in (("1", "2"), ("uno", "dos"))
+    ]
+    assert [record["chosen"], record["rejected"]] == (sides[::-1] if check_figures(record, APART) else sides)
+
+
+@pytest.mark.parametrize("form", ["trl", "trl_conversational"])
+def test_trl_reads_preferences_as_they_are(run: RunDirectory, form: str) -> None:
+    datasets = pytest.importorskip("datasets")
+    data_utils = pytest.importorskip("trl.data_utils")
+    found = {}
+    for file in ("jsonl", "parquet"):
+        scored(run, preferences={"format": form, "file": file, "margin": 0, "most_tie": 1})
+        path, cache = str(run.preferences(file)), str(run.path / "cache")
+        builder = {"jsonl": "json"}.get(file, file)
+        found[file] = datasets.load_dataset(builder, data_files=path, split="train", cache_dir=cache).to_list()
+    assert found["jsonl"] == found["parquet"]
+    for record in found["jsonl"]:
+        assert data_utils.is_conversational(record) == (form == "trl_conversational")
+        assert data_utils.maybe_extract_prompt(dict(record)) == record
+        if form == "trl_conversational":
+            sides = {side: record["prompt"] + record[side] for side in ("chosen", "rejected")}
+            assert data_utils.extract_prompt(sides) == {name: record[name] for name in ("prompt", *sides)}
 
 
 def test_argilla_has_suggestions_and_what_people_chose(run: RunDirectory) -> None:
@@ -235,7 +269,7 @@ def test_argilla_has_suggestions_and_what_people_chose(run: RunDirectory) -> Non
         assert suggestion["score"] == pytest.approx(max(a, b), abs=1e-6)
         given = [answer["value"] for answer in record["responses"]["preference"]]
         assert given == ([] if n == UNLABELLED else [CLASSES[n % 3]])
-        assert record["fields"]["conversation_a"][-1]["content"] == ("2" if n == TURNS else f"Answer {n}")
+        assert record["fields"]["conversation_a"][-1]["content"] == ("2" if n in (TURNS, APART) else f"Answer {n}")
         assert record["metadata"]["p_a"] == pytest.approx(a, abs=1e-6)
 
 
@@ -279,7 +313,7 @@ def test_doubtful_rows_are_the_worst_of_each_kind(run: RunDirectory) -> None:
         assert line["disagreement"] == pytest.approx(values["disagreement"][n], abs=1e-6)
         assert line["entropy"] == pytest.approx(values["uncertainty"][n], abs=1e-6)
         assert line["p_label"] == (None if n == UNLABELLED else pytest.approx(1 - values["label"][n], abs=1e-6))
-        assert line["prompt"] == (["One?", "Two?"] if n == TURNS else [f"Question {n}?"])
+        assert line["prompt"] == (["One?", "Two?"] if n in (TURNS, APART) else [f"Question {n}?"])
 
 
 EVERYTHING = {"preferences": {"format": "trl_conversational", "margin": 0, "file": "parquet"}, "doubtful_texts": True}
@@ -316,13 +350,17 @@ def test_labels_travel_with_rows_or_are_asked_for(run: RunDirectory, tmp_path: P
     labelled = [n for n in range(ROWS) if n != UNLABELLED]
     assert labels.ids.to_pylist() == [f"id{n}" for n in labelled]
     assert labels.classes.tolist() == [n % 3 for n in labelled]
+    scored(run)
+    evaluate.main(["--run", str(run.path)])
+    counts = json.loads((Path(run.path) / "evaluation" / "evaluation.json").read_text())["counts"]
+    assert (counts["labels"], counts["judged"], counts["rejected"]) == (ROWS - 1, ROWS - 3, 2)
     bare = tmp_path / "bare"
     bare.mkdir()
     kept = ("id", "prompt", "response_a", "response_b")
     other = make_run(bare, [{name: record[name] for name in kept} for record in RECORDS])
-    with pytest.raises(UsageError, match="carry no labels; give a file of labels"):
-        carried_labels(other)
     scored(other)
+    with pytest.raises(UsageError, match="carry no labels; give a file of labels"):
+        evaluate.main(["--run", str(other.path)])
     assert "label" not in pq.read_schema(other.score_table).names
     with pytest.raises(RunError, match="rewardbench needs rows with labels"):
         scored(other, preferences={"format": "rewardbench"})

@@ -110,7 +110,9 @@ class Preferences:
         if self._parquet is not None:
             self._flush()
             self._parquet.close()
-        left_out = [f"preferences: {count:,} rows left out: {reason}" for reason, count in self._left_out.items()]
+        left_out = [
+            f"preferences left out: {count:,} of the kind: {reason}" for reason, count in self._left_out.items()
+        ]
         return [*left_out, f"preferences: {self._rows:,} rows: {self.path}"]
 
     def _flush(self) -> None:
