@@ -18,10 +18,10 @@ _FALSE = pa.array(["0", "0.0", "false"])
 
 
 def sources(reading: Reading, found: Sequence[str]) -> list[str]:
-    """Returns which columns of a file, out of `found`, hold what travels with its rows."""
+    """Returns which columns of a file, out of `found`, hold what travels with its rows; not one that is there twice."""
     carries = reading.of.carries
     names = [name for column in reading.carried for name in (*carries.get(column, ()), column)]
-    return [name for name in dict.fromkeys(names) if name in found]
+    return [name for name in dict.fromkeys(names) if list(found).count(name) == 1]
 
 
 def with_carried(table: pa.Table, reading: Reading, names: Sequence[str]) -> pa.Table:

@@ -109,7 +109,7 @@ def _texts(path: str, name: str, column: pa.Array, cells: TypedCells) -> pa.Arra
     if name in CELLS:
         if _may_hold_turns(kind):
             return pa.array([_cell(name, place, value, cells) for place, value in enumerate(column)], pa.large_string())
-    elif name != "id" and (pa.types.is_floating(kind) or pa.types.is_boolean(kind) or _is_list(kind)):
+    elif name != "id":
         return pa.array(map(_extra, column), pa.large_string())
     accepted = "text or whole numbers" if name == "id" else "text or lists of text"
     raise UsageError(f"input: {path} has {kind} in column {name}; accepted: {accepted}")

@@ -1,5 +1,6 @@
 """Reads validated rows from a file: the same record in whichever format it is."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
@@ -125,13 +126,17 @@ def head(path: str, rows: int = 50) -> Head:
     """Returns the columns and the first records of a file; raises as `check_columns` does."""
     try:
         columns = columns_of(path)
-        raw = next(read_raw(path, list, 0, LARGEST_CELL), None)
+        raw = next(read_raw(path, _once, 0, LARGEST_CELL), None)
     except BROKEN_STREAM:
         raise RunError(
             f"{path} is damaged: its {_packing(path)} stream is broken or truncated; fetch it again"
         ) from None
     records = [record for record in (raw.records[:rows] if raw else []) if not isinstance(record, Refused)]
     return Head(path, columns, records)
+
+
+def _once(columns: Sequence[str]) -> list[str]:
+    return [name for name, times in Counter(columns).items() if times == 1]
 
 
 def _broken(path: str) -> RunError:

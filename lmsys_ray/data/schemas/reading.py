@@ -43,7 +43,10 @@ class Reading:
         theirs = dict(self.columns)
         wanted = [theirs.get(name, name) for name in self.of.reads()]
         wanted += [name for name in theirs.values() if name not in wanted]
-        return [name for name in dict.fromkeys(wanted) if name in found]
+        needed = {name for names in self.of.required for name in names}
+        return [
+            name for name in dict.fromkeys(wanted) if list(found).count(name) == 1 or (name in found and name in needed)
+        ]
 
     def missing(self, found: Sequence[str]) -> list[str]:
         """Returns the columns that a file with the columns `found` lacks."""

@@ -2,8 +2,11 @@
 
 import json
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lmsys_ray.data.readers import head, read_rows
@@ -185,3 +188,20 @@ def test_a_record_that_cannot_be_read_is_one_reject(tmp_path: Path, record: dict
     assert row["id"] == "9"
     assert reason in row["reason"]
     assert row["prompt"] is row["response_a"] is row["response_b"] is None
+
+
+def test_columns_that_travel_never_stop_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text("id,prompt,response_a,response_b,source,model_a,model_a\n1,p,a,b,s,x,y\n")
+    reading = recognise(head(str(path))).reading
+    [row] = next(read_rows(str(path), reading=reading)).to_pylist()
+    assert (row["source"], row["model_a"]) == ("s", None)
+    odd = {"source": [{"name": "x"}], "language": [datetime(2026, 1, 2)], "tags": [[{"a": 1}]], "winner": [True]}
+    columns = {name: [text] for name, text in zip(("id", "prompt", "response_a", "response_b"), "1pab", strict=True)}
+    pq.write_table(pa.table({**columns, **odd}), tmp_path / "in.parquet")
+    path = tmp_path / "in.parquet"
+    reading = recognise(head(str(path))).reading
+    [row] = next(read_rows(str(path), reading=reading)).to_pylist()
+    assert row["reason"] is None
+    assert row["label"] is None
+    assert "True" in row["warning"]
