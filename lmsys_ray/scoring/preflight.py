@@ -7,6 +7,7 @@ import pyarrow as pa
 from lmsys_ray.data.readers import check_columns, expand_inputs, read_rows
 from lmsys_ray.data.readers.files import is_of_run
 from lmsys_ray.data.schemas.reading import Reading, row_names
+from lmsys_ray.ensemble.exports.preferences import lack_of_labels
 from lmsys_ray.errors import UsageError
 from lmsys_ray.members.protocol import ChecksIds
 from lmsys_ray.members.registry import kind_of
@@ -22,7 +23,8 @@ def check(settings: Settings, say: Callable[[str], None] = lambda sentence: None
     """Returns the settings, with models of the hub pinned to their present commit; tells how the input is read.
 
     Raises `UsageError` for inputs, models or artefacts that do not exist, for inputs without a needed column, for a
-    member that does not read rows as its adapter was trained to, and for one that knows other rows than the input's.
+    member that does not read rows as its adapter was trained to, for one that knows other rows than the input's,
+    and for preferences that need labels where the input has none.
     """
     if not settings.output.strip():
         raise UsageError(f"settings: output = {settings.output!r} is not a name; name a directory")
@@ -32,6 +34,8 @@ def check(settings: Settings, say: Callable[[str], None] = lambda sentence: None
         check_columns(file, reading=reading)
     for sentence in sentences:
         say(sentence)
+    if lack := lack_of_labels(settings.outputs.preferences, reading.carried, "the input has"):
+        raise UsageError(lack)
     output = path_of(settings.output)
     if exists(output) and not is_directory(output):
         raise UsageError(f"settings: output = {output} is a file; name a directory")

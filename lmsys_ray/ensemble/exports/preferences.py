@@ -75,21 +75,20 @@ class Preferences:
         self.path = path
         self._format, self._settings, self._cells = FORMATS[settings.format], settings, cells
         self._carried = [name for name in _CARRIED if name in carried]
-        if self._format.needs_label and "label" not in carried:
-            raise RunError(
-                f"outputs.preferences.format = {settings.format} needs rows with labels, which {path.parent} has not; "
-                "choose another format, or input whose records say what people preferred"
-            )
+        if sentence := lack_of_labels(settings, carried, f"{path.parent} has"):
+            raise RunError(sentence)
         aside = files.aside(path)
         schema = self._format.schema(carried)
         self._parquet = pq.ParquetWriter(aside, schema, compression="zstd") if settings.file == "parquet" else None
         self._lines = files.open(aside) if self._parquet is None else None
         self._waiting: list[dict[str, Any]] = []
         self._left_out: dict[str, int] = {}
-        self._rows = 0
+        self._rows = self._labels = 0
 
     def add(self, joined: JoinedShard) -> None:
         """Adds the preferences of a shard."""
+        if self._format.needs_label:
+            self._labels += len(joined.table) - joined.table["label"].null_count
         for pair in self._pairs(joined, self._chosen(joined)):
             record = self._format.record(pair)
             if isinstance(record, str):
@@ -104,7 +103,9 @@ class Preferences:
                     self._flush()
 
     def finish(self) -> list[str]:
-        """Writes the last records."""
+        """Writes the last records; raises `RunError` where the format needs labels and no row has one."""
+        if not self._labels and (sentence := lack_of_labels(self._settings, [], f"{self.path.parent} has")):
+            raise RunError(sentence)
         if self._lines is not None:
             self._lines.close()
         if self._parquet is not None:
@@ -151,6 +152,19 @@ class Preferences:
 
     def _leave_out(self, reason: str) -> None:
         self._left_out[reason] = self._left_out.get(reason, 0) + 1
+
+
+def lack_of_labels(settings: PreferenceSettings, carried: Sequence[str], place: str) -> str | None:
+    """Returns why there can be no preferences of this format, where it needs labels that rows do not carry.
+
+    `place` says who has none, with a verb.
+    """
+    if settings.format == "none" or not FORMATS[settings.format].needs_label or "label" in carried:
+        return None
+    return (
+        f"outputs.preferences.format = {settings.format} needs rows with labels, of which {place} none; choose another "
+        "format, or input whose records say what people preferred"
+    )
 
 
 def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
