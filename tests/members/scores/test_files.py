@@ -217,7 +217,7 @@ def test_a_file_that_is_none_is_one_sentence(tmp_path: Path, text: str, sentence
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("s.txt", b"id,a,b,tie\n", "has an unknown ending; accepted are .csv, .csv.gz, .jsonl, .jsonl.gz, .parquet"),
+        ("s.txt", b"id,a,b,tie\n", "has an unknown ending; accepted are .csv .jsonl .json (also .gz, .zst) .parquet"),
         ("s.csv.gz", b"id,a,b,tie\n1,1,0,0\n", "is not compressed with gzip; rename it without .gz"),
         ("s.csv.gz", gzip.compress(b"id,a,b,tie\n" + b"1,1,0,0\n" * 9, mtime=0)[:-12], "cannot be read ("),
         ("s.parquet", b"PAR1 and no more", "cannot be read ("),
