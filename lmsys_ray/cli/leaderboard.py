@@ -30,13 +30,13 @@ def parser(prog: str) -> argparse.ArgumentParser:
 
 def _listed_options() -> str:
     names = ", ".join(name for name in LeaderboardSettings.model_fields if name != "write")
-    return f"any option; may be repeated: {names}"
+    return f"any option, in place of that of the run; may be repeated: {names}"
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "leaderboard.py") -> None:
     """Runs the command."""
     arguments = parser(prog).parse_args(argv)
-    asked = parse_options(LeaderboardSettings, arguments.sets)
+    changes = parse_options(LeaderboardSettings, arguments.sets)
     # Imported once the command is known to be right: these take a second to load.
     from lmsys_ray.evaluation.labelled_scores import settings_of
     from lmsys_ray.evaluation.leaderboard import make_leaderboard
@@ -46,4 +46,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "leaderboard.py") -> Non
 
     run = RunDirectory(output_path(arguments.run))
     folder = path_of(output_path(arguments.output)) if arguments.output else run.path
-    show(make_leaderboard(run, settings_of(run), asked, folder), folder)
+    settings = settings_of(run)
+    changed = {name: getattr(changes, name) for name in changes.model_fields_set}
+    asked = settings.outputs.leaderboard.model_copy(update=changed)
+    show(make_leaderboard(run, settings, asked, folder), folder)

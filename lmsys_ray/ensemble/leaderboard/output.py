@@ -59,7 +59,7 @@ class LeaderboardOutput:
         model_a, model_b = (_column(shard, name, _NO_NAME) for name in ("model_a", "model_b"))
         rejected = shard["rejected"].to_numpy(zero_copy_only=False)
         style = None
-        if FEATURES[self._settings.style]:
+        if FEATURES[self._settings.style] and "model_a" in shard.column_names:
             responses = (shard["response_a"], shard["response_b"])
             style = style_differences(self._settings.style, *responses, self._cells)
         if self._settings.outcomes == "expected":
