@@ -27,7 +27,9 @@ def finished(folder: Path, **changes: object) -> Settings:
         rows.writerow(["id", "prompt", "response_a", "response_b", "model_a", "model_b", "winner"])
         for n in range(60):
             a, b = (MODELS[place] for place in generator.choice(3, 2, replace=False))
-            rows.writerow([n, f"p {n}", f"a {n}", "# b" * generator.integers(3), a, b, ("model_a", "model_b", "tie")[n % 3]])
+            rows.writerow(
+                [n, f"p {n}", f"a {n}", "# b" * generator.integers(3), a, b, ("model_a", "model_b", "tie")[n % 3]]
+            )
         rows.writerow([60, "p", "a", "b", MODELS[3], MODELS[0], "model_b"])
     values = settings.model_dump()
     values["outputs"]["leaderboard"] |= changes
