@@ -32,7 +32,7 @@ def csv_file(tmp_path: Path) -> str:
         (["--set", "members.lightgbm.artifacts=nowhere"], "members.lightgbm.artifacts = 'nowhere' does not exist"),
         (["--set", "members.lightgbm.artifacts=packaged:no"], "'packaged:no' is not packaged; the packaged names are"),
         (["--input", "missing.csv"], "error: input: missing.csv does not exist"),
-        (["--input", "wrong.csv"], "error: input: wrong.csv has no column response_b; it has id, prompt, response_a"),
+        (["--input", "wrong.csv"], "error: input: wrong.csv is of no known schema; it has id, prompt, response_a (nea"),
         (["--output", "in.csv"], "in.csv is a file; name a directory"),
     ],
 )

@@ -84,6 +84,8 @@ def test_every_command_that_writes_refuses_a_relative_root(job: str, tmp_path: P
     needed = {
         "calibrate.py": ["--run", "runs/a", "--labels", "labels.csv"],
         "evaluate.py": ["--run", "runs/a", "--labels", "labels.csv"],
+        "leaderboard.py": ["--run", "runs/a"],
+        "status.py": ["runs/a"],
         "import_artifacts.py": ["--output", "a", "--pickles", "a"],
         "train_lightgbm.py": ["--output", "a", "--input", "a.csv"],
         "train_classifier.py": ["--output", "a", "--input", "a.csv", "--model", "m"],

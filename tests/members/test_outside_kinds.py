@@ -77,7 +77,7 @@ def test_a_kind_of_an_installed_package_scores(tmp_path: Path) -> None:
     assert (run / "submission.csv").read_bytes() == submission
 
     code, said = score(tmp_path, second)
-    assert code == 1
+    assert code == 2
     assert said.splitlines()[-1] == (
         f'error: {run} was made with members.length.package = "length-judge 1.0", now it is "length-judge 2.0"; '
         "continue with the old settings or choose another --output"

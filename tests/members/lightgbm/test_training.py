@@ -201,7 +201,7 @@ def without_labels(rows: Rows) -> Rows:
         (list, ("--fold", "3"), (), "--fold: 3 is not one of the 3 folds"),
         (list, ("--folds", "1"), (), "--folds: 1 is too few"),
         (list, (), ("fold_column=color",), "has no column color"),
-        (list, (), ("leafs=3",), "--set: leafs = 3 is not accepted"),
+        (list, (), ("leafs=3",), "--set: leafs is not an option; "),
         (list, (), ("column_share=2",), "--set: column_share = 2 is not accepted"),
     ],
 )
