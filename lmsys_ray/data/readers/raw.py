@@ -20,6 +20,7 @@ from lmsys_ray.data.readers.json_lines import (
     object_in,
 )
 from lmsys_ray.data.readers.parquet import NO_PYTHON, batches_of, opened
+from lmsys_ray.data.readers.records import LARGEST_CELL
 from lmsys_ray.data.readers.typed import no_utf8
 from lmsys_ray.data.readers.windows import Window
 from lmsys_ray.data.schemas.row import RawRecords, Record, Refused
@@ -58,12 +59,15 @@ def columns_of(path: str) -> list[str]:
     if kind == "parquet":
         with arrow_input(path_of(path)) as source:
             return list(opened(path, source).schema_arrow.names)
-    found: dict[str, None] = {}
-    for raw in _json(path, list, 0, 1 << 30):
-        for record in raw.records:
-            found |= {} if isinstance(record, Refused) else dict.fromkeys(record)
-        break
-    return list(found)
+    return list(dict.fromkeys(name for record in first_records(path, list) for name in record))
+
+
+def first_records(path: str, asked: Asked) -> list[Record]:
+    """Returns some of the first records that can be read."""
+    for raw in read_raw(path, asked, 0, LARGEST_CELL):
+        if records := [record for record in raw.records if not isinstance(record, Refused)]:
+            return records
+    return []
 
 
 def _csv(path: str, asked: Asked, at: int, largest_cell: int) -> Iterator[RawRecords]:

@@ -15,11 +15,11 @@ from lmsys_ray.data.readers.files import BROKEN_STREAM, file_format, missing_col
 from lmsys_ray.data.readers.json_lines import read_json_lines
 from lmsys_ray.data.readers.mixed_cells import Sample, with_warnings
 from lmsys_ray.data.readers.parquet import read_parquet
-from lmsys_ray.data.readers.raw import columns_of, is_array, read_raw
+from lmsys_ray.data.readers.raw import columns_of, first_records, is_array, read_raw
 from lmsys_ray.data.readers.records import BEGINNING, LARGEST_CELL, ReadPosition, Records
 from lmsys_ray.data.schemas.reading import PLAIN, Reading
 from lmsys_ray.data.schemas.recognise import Head
-from lmsys_ray.data.schemas.row import RawRecords, Refused
+from lmsys_ray.data.schemas.row import RawRecords
 from lmsys_ray.errors import RunError
 
 _READERS: dict[str, Callable[[str, Sequence[str], int, int], Iterator[Records]]] = {
@@ -86,10 +86,7 @@ def _validated(
                 yield _carrying(rows, records, reading, further[len(extra) :] if direct else None)
             number += len(records.columns[0])
     except BROKEN_STREAM:
-        raise RunError(
-            f"{path} is damaged after row {number - 1}: its {_packing(path)} stream is broken or truncated; "
-            "fetch it again"
-        ) from None
+        raise _broken(path, f" after row {number - 1}") from None
 
 
 def _records(
@@ -117,31 +114,21 @@ def check_columns(path: str, extra: Sequence[str] = (), reading: Reading = PLAIN
         elif missing := reading.missing(found := columns_of(path)):
             raise missing_columns(path, missing, found)
     except BROKEN_STREAM:
-        raise RunError(
-            f"{path} is damaged: its {_packing(path)} stream is broken or truncated; fetch it again"
-        ) from None
+        raise _broken(path) from None
 
 
 def head(path: str, rows: int = 50) -> Head:
     """Returns the columns and the first records of a file; raises as `check_columns` does."""
     try:
-        columns = columns_of(path)
-        raw = next(read_raw(path, _once, 0, LARGEST_CELL), None)
+        return Head(path, columns_of(path), first_records(path, _once)[:rows])
     except BROKEN_STREAM:
-        raise RunError(
-            f"{path} is damaged: its {_packing(path)} stream is broken or truncated; fetch it again"
-        ) from None
-    records = [record for record in (raw.records[:rows] if raw else []) if not isinstance(record, Refused)]
-    return Head(path, columns, records)
+        raise _broken(path) from None
 
 
 def _once(columns: Sequence[str]) -> list[str]:
     return [name for name, times in Counter(columns).items() if times == 1]
 
 
-def _broken(path: str) -> RunError:
-    return RunError(f"{path} is damaged: its {_packing(path)} stream is broken or truncated; fetch it again")
-
-
-def _packing(path: str) -> str:
-    return "zstd" if path.lower().endswith(".zst") else "gzip"
+def _broken(path: str, after: str = "") -> RunError:
+    packing = "zstd" if path.lower().endswith(".zst") else "gzip"
+    return RunError(f"{path} is damaged{after}: its {packing} stream is broken or truncated; fetch it again")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lmsys_ray.data.readers import check_columns, read_rows
+from lmsys_ray.data.readers import check_columns, raw, read_rows
 from lmsys_ray.data.readers.json_lines import read_json_lines
 from lmsys_ray.errors import UsageError
 from tests.data.bad_input.outcomes import Row, assert_accounted
@@ -104,3 +104,16 @@ def test_reading_goes_on_behind_a_line_that_is_too_long(tmp_path: Path) -> None:
     batches = list(read_json_lines(str(path), COLUMNS, len(record(1)) + 1, largest_cell=1000))
     assert [batch.columns[0].to_pylist() for batch in batches] == [[b"2", b"3"]]
     assert list(batches[0].faults) == [0]
+
+
+def test_a_first_line_that_is_too_long_is_not_held_to_find_the_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raw, "LARGEST_CELL", 1 << 10)
+    path = written(tmp_path, record(1, prompt="x" * (20 << 20)), record(2))
+    tracemalloc.start()
+    try:
+        assert raw.columns_of(str(path)) == list(COLUMNS)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
