@@ -16,11 +16,11 @@ from lmsys_ray.data.readers.csv_records import csv_records
 from lmsys_ray.data.readers.files import file_format, open_bytes
 from lmsys_ray.data.readers.records import LARGEST_CELL
 from lmsys_ray.data.readers.windows import Window
-from lmsys_ray.data.schemas.values import WINNERS
+from lmsys_ray.data.schemas.values import ONE_HOT, WINNERS, one_hot_class
 from lmsys_ray.errors import RunError, UsageError, first_line
 from lmsys_ray.storage.files import arrow_input, exists, is_directory, path_of
 
-COLUMNS = ("winner_model_a", "winner_model_b", "winner_tie")
+COLUMNS = ONE_HOT
 """The one-hot label columns, in the order of `lmsys_ray.CLASSES`."""
 
 WINNER = "winner"
@@ -30,7 +30,6 @@ SOURCE = "source"
 """The optional column that says which collection a row is from."""
 
 _Record = dict[str, object]
-_MARKS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
 
 
 @dataclass(frozen=True)
@@ -81,11 +80,11 @@ def read_labels(path: str) -> Labels:
 
 def chosen_class(values: Sequence[object], place: str) -> int:
     """Returns the class, 0, 1 or 2, whose column holds 1 while the others hold 0; raises `RunError` where none does."""
-    marks = [_MARKS.get(str(value).strip().lower()) for value in values]
-    if marks.count(True) != 1 or None in marks:
+    found = one_hot_class(values)
+    if found is None:
         shown = ", ".join("nothing" if value in (None, "") else str(value)[:20] for value in values)
         raise RunError(f"{place}: {', '.join(COLUMNS)} are {shown}; one of them must be 1 and the others 0")
-    return marks.index(True)
+    return found
 
 
 def _won(value: object, place: str) -> int:

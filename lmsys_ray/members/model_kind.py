@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -19,7 +20,7 @@ from lmsys_ray.storage.packaged import locate
 S = TypeVar("S", bound=LanguageModelSettings)
 
 
-class LanguageModelKind(Generic[S]):
+class LanguageModelKind(ABC, Generic[S]):
     """A kind with a model on GPUs; CPU workers tokenize for it, or its replicas do where they run on CPUs."""
 
     lane: Lane = "device"
@@ -38,9 +39,9 @@ class LanguageModelKind(Generic[S]):
         adapter = None if settings.adapter is None else pinned(settings.adapter)
         return settings.model_copy(update={"model": pinned(settings.model), "adapter": adapter})
 
+    @abstractmethod
     def encoder(self, settings: S, cells: CellForm) -> Encoder:
         """Returns what turns conversations into token ids."""
-        raise NotImplementedError
 
     def _check_local(self, key: str, settings: S) -> None:
         """Checks what lies in local directories; the actors check the rest, which they fetch anyway."""

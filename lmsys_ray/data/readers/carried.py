@@ -10,11 +10,7 @@ import pyarrow.compute as pc
 from lmsys_ray.data.carried import CARRIED
 from lmsys_ray.data.readers.convert import tags_of
 from lmsys_ray.data.schemas.reading import Reading
-from lmsys_ray.data.schemas.responses import ONE_HOT
-from lmsys_ray.data.schemas.values import WINNERS
-
-_TRUE = pa.array(["1", "1.0", "true"])
-_FALSE = pa.array(["0", "0.0", "false"])
+from lmsys_ray.data.schemas.values import FALSE, ONE_HOT, TRUE, WINNERS
 
 
 def sources(reading: Reading, found: Sequence[str]) -> list[str]:
@@ -53,7 +49,7 @@ def _labels(table: pa.Table, names: Sequence[str]) -> tuple[pa.ChunkedArray, pa.
     """Returns the classes of rows, int8, and which rows have values that name none."""
     if set(ONE_HOT) <= set(names):
         values = [pc.ascii_lower(pc.utf8_trim_whitespace(_without_empty(table[name]))) for name in ONE_HOT]
-        true, false = ([pc.is_in(value, marks) for value in values] for marks in (_TRUE, _FALSE))
+        true, false = ([pc.is_in(value, marks) for value in values] for marks in (pa.array(TRUE), pa.array(FALSE)))
         chosen = [
             pc.and_(true[place], pc.and_(*(false[other] for other in range(3) if other != place))) for place in range(3)
         ]

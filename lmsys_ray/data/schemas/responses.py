@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from lmsys_ray.data.schemas.row import TIE, A, B, Record, Row
 from lmsys_ray.data.schemas.schema import MODELS, PairsOfRanked, Schema
 from lmsys_ray.data.schemas.values import (
+    ONE_HOT,
     continued,
     name_of,
     needed,
     number_of,
+    one_hot_class,
     parsed,
     present,
     prompt_of,
@@ -19,20 +21,16 @@ from lmsys_ray.data.schemas.values import (
 )
 from lmsys_ray.data.turns import BadCellError, check_roles, typed_turns
 
-ONE_HOT = ("winner_model_a", "winner_model_b", "winner_tie")
-"""The columns of the contest's labels, one of which is 1."""
-
-_TRUE, _FALSE = ("1", "1.0", "true"), ("0", "0.0", "false")
-
 
 def one_hot(record: Record) -> tuple[int | None, str | None]:
     """Returns the class whose column of `ONE_HOT` holds 1, and a warning where the columns are not one-hot."""
-    values = [str(record.get(name)).strip().lower() if present(record.get(name)) else "" for name in ONE_HOT]
-    if not any(values):
+    values = [record.get(name) for name in ONE_HOT]
+    if not any(map(present, values)):
         return None, None
-    if sum(value in _TRUE for value in values) == 1 and sum(value in _FALSE for value in values) == len(values) - 1:
-        return next(place for place, value in enumerate(values) if value in _TRUE), None
-    shown = ", ".join(value[:20] or "nothing" for value in values)
+    found = one_hot_class(values)
+    if found is not None:
+        return found, None
+    shown = ", ".join(str(value)[:20] if present(value) else "nothing" for value in values)
     return None, f"{', '.join(ONE_HOT)} are {shown}, of which none is the one that holds 1: the row has no label"
 
 

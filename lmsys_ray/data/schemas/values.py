@@ -41,6 +41,20 @@ WINNERS = {
 """What columns named `winner` hold, in small letters."""
 
 
+ONE_HOT = ("winner_model_a", "winner_model_b", "winner_tie")
+"""The columns of the contest's labels, in the order of `lmsys_ray.CLASSES`; one of them is 1."""
+
+TRUE, FALSE = ("1", "1.0", "true"), ("0", "0.0", "false")
+"""What these columns hold, in small letters."""
+
+
+def one_hot_class(values: Sequence[object]) -> int | None:
+    """Returns the place of the only value that is one of `TRUE` where the others are of `FALSE`; None where none is."""
+    marks = [str(value).strip().lower() for value in values]
+    chosen = [place for place, mark in enumerate(marks) if mark in TRUE]
+    return chosen[0] if len(chosen) == 1 and sum(mark in FALSE for mark in marks) == len(marks) - 1 else None
+
+
 def present(value: Any) -> bool:
     """Returns whether a value is there: not null, not NaN, not an empty text."""
     return not (value is None or value == "" or (isinstance(value, float) and math.isnan(value)))

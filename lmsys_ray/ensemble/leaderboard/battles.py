@@ -35,8 +35,6 @@ class BattleCollector:
         self._outcomes: list[np.ndarray] = []
         self._style: list[np.ndarray] = []
         self._left_out = {"unnamed": 0, "same_model": 0}
-        self.named = False
-        """Whether any row named both models."""
 
     def add(
         self,
@@ -53,7 +51,6 @@ class BattleCollector:
         """
         first, second = self._numbers(model_a), self._numbers(model_b)
         unnamed = (first < 0) | (second < 0)
-        self.named = self.named or not unnamed.all()
         kept = np.ones(len(first), dtype=bool)
         for reason, rows in {"unnamed": unnamed, "same_model": first == second, **(unusable or {})}.items():
             self._left_out[reason] = self._left_out.get(reason, 0) + int((kept & rows).sum())

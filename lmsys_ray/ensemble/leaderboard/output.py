@@ -80,12 +80,10 @@ class LeaderboardOutput:
         removed and None is returned. Raises `RunError` where the setting is true but there is no battle, and for an
         anchor without strength.
         """
-        auto = self._settings.write == "auto"
-        battles = self._collector.battles() if self._settings.write and self._collector.named else None
-        if not self._settings.write or (auto and (battles is None or not len(battles.first))):
+        battles, asked = self._collector.battles(), self._settings.write
+        if not asked or (asked == "auto" and not len(battles.first)):
             remove_leaderboard(self._folder)
             return None
-        battles = battles or self._collector.battles()
         if not len(battles.first):
             counted = ", ".join(f"{reason}: {rows:,}" for reason, rows in battles.left_out.items())
             raise RunError(
