@@ -7,7 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
+from lmsys_ray.data.conversations import CELLS
 from lmsys_ray.engine.ragged import RaggedIds
+from lmsys_ray.members.protocol import KEPT
+from lmsys_ray.prompts.kept import Kept
 
 TOKEN_IDS = pa.large_list(pa.int32())
 
@@ -43,6 +46,13 @@ def encoded_rows(row: pa.ChunkedArray, ids: Sequence[np.ndarray], second: np.nda
     if second is None:
         return pa.Table.from_arrays(columns, schema=ENCODED)
     return pa.Table.from_arrays([*columns, pa.array(second, pa.int64())], schema=ENCODED_PAIRS)
+
+
+def with_kept(encoded: pa.Table, kept: Sequence[Kept]) -> pa.Table:
+    """Returns an encoder's table with the columns of `KEPT`: what is kept of each row."""
+    for field, cell in zip(KEPT, CELLS, strict=True):
+        encoded = encoded.append_column(field, pa.array([row.get(cell, 1.0) for row in kept], field.type))
+    return encoded
 
 
 def types_of(ids: RaggedIds, second: np.ndarray) -> np.ndarray | None:

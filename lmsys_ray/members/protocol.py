@@ -26,6 +26,9 @@ CONVERSATIONS = pa.schema(
 )
 """The columns that a member receives: the row's number in the run, its id, and the three cells as in the input."""
 
+KEPT = pa.schema([pa.field(f"kept_{cell}", pa.float32(), nullable=False) for cell in ("prompt", "a", "b")])
+"""Columns that an encoder may add to its table: the share of the prompt's, A's and B's characters that the model reads,
+0 to 1. They are kept beside the scores."""
 
 Lane = Literal["device", "cpu"]
 LANES: tuple[Lane, ...] = get_args(Lane)

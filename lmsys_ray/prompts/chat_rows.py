@@ -15,6 +15,7 @@ from lmsys_ray.checkpoints.sources import read_templates, read_tokenizer
 from lmsys_ray.data.turns import ASSISTANT, SYSTEM, USER
 from lmsys_ray.errors import UnscorableError, UsageError
 from lmsys_ray.prompts.chat import DATE, ChatTemplate, Message
+from lmsys_ray.prompts.kept import Kept
 from lmsys_ray.prompts.marks import ChatMessage, Marks, Part
 from lmsys_ray.prompts.rows import LEAST_FIELD_TOKENS, cut_rows
 from lmsys_ray.prompts.special_tokens import TokenNames, appended_eos, reads_cells_as_text
@@ -88,14 +89,14 @@ class ChatRows:
             "so that scores stay the same"
         ]
 
-    def encode(self, rows: Sequence[Sequence[ChatMessage]]) -> list[np.ndarray]:
-        """Returns the token ids of each row of messages, int32.
+    def encode(self, rows: Sequence[Sequence[ChatMessage]]) -> tuple[list[np.ndarray], list[Kept]]:
+        """Returns the token ids of each row of messages, int32, and what is kept of its cells.
 
         Raises `UnscorableError` for messages that the chat template refuses, that have too many turns for their length,
         or whose texts it rewrites so that they can't be cut or kept apart from its own tokens.
         """
-        ids = cut_rows(self.tokenizer, [self._named(self._filled(messages)) for messages in rows], self.room)
-        return [np.concatenate([row, self._end(row)]) for row in ids]
+        ids, kept = cut_rows(self.tokenizer, [self._named(self._filled(messages)) for messages in rows], self.room)
+        return [np.concatenate([row, self._end(row)]) for row in ids], kept
 
     def ids(self, text: str) -> np.ndarray:
         """Returns the ids of a text in which all special tokens count, int32."""

@@ -11,15 +11,18 @@ from lmsys_ray.checkpoints.settings import TokenizerSettings
 from lmsys_ray.checkpoints.sources import read_tokenizer
 from lmsys_ray.checkpoints.tokenizer_files import LoadedTokenizer
 from lmsys_ray.errors import UsageError
-from lmsys_ray.prompts import truncation
-from lmsys_ray.prompts.rows import ELLIPSIS, LEAST_FIELD_TOKENS
+from lmsys_ray.prompts.kept import Kept
+from lmsys_ray.prompts.rows import LEAST_FIELD_TOKENS, cut_texts
 from lmsys_ray.prompts.special_tokens import TokenNames, appended_eos, reads_cells_as_text
+from lmsys_ray.prompts.template import ONE_RESPONSE, Filled, Template
 from lmsys_ray.prompts.tokenizer import BoundedTokenizer
 
 _NO_PAIR = (
     "input: the tokenizer ({}) does not join two texts, a token of its own between them; "
     "set input to chat, or restore the post_processor of its tokenizer.json"
 )
+
+_ALONE = {cell: Template(("", ""), (cell,)) for cell in ONE_RESPONSE}
 
 
 @dataclass(frozen=True)
@@ -93,22 +96,14 @@ class PairRows:
                 f"give at least {own + 2 * LEAST_FIELD_TOKENS}"
             )
 
-    def encode(self, pairs: Sequence[tuple[str, str]]) -> tuple[list[np.ndarray], np.ndarray]:
-        """Returns the ids of each pair, int32, and where the tokens of type 1 begin, int64 [rows].
+    def encode(self, pairs: Sequence[tuple[str, str]]) -> tuple[list[np.ndarray], np.ndarray, list[Kept]]:
+        """Returns the ids of each prompt with its response, int32, where those of type 1 begin, and what is kept.
 
-        That is 0 for a tokenizer that gives both texts the same type.
+        The second, int64 [rows], is 0 for a tokenizer that gives both texts the same type.
         """
-        ellipsis = self.tokenizer.ids(ELLIPSIS)
-        texts = [self.tokenizer.shorten(text, self.room // 2 + 1) for pair in pairs for text in pair]
-        ids = [found for found, _ in self.tokenizer.encode(texts)]
-        rows, seconds = [], []
-        for first, second in zip(ids[::2], ids[1::2], strict=True):
-            kept = truncation.allocate([len(first), len(second)], self.room, [1, 2])
-            first, second = (
-                truncation.cut_middle(text, tokens, ellipsis)
-                for text, tokens in zip((first, second), kept, strict=True)
-            )
-            row, begins = self.joint.join(first, second)
-            rows.append(row)
-            seconds.append(begins)
-        return rows, np.array(seconds, np.int64)
+        filled = [
+            [Filled(_ALONE[cell], {cell: text}) for cell, text in zip(_ALONE, pair, strict=True)] for pair in pairs
+        ]
+        cut, kept = cut_texts(self.tokenizer, filled, self.room)
+        joined = [self.joint.join(first, second) for first, second in cut]
+        return [ids for ids, _ in joined], np.array([begins for _, begins in joined], np.int64), kept

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Encoding, Tokenizer, normalizers, pre_tokenizers
 
 from lmsys_ray.errors import UnscorableError
 
@@ -22,6 +22,11 @@ _TOKEN_ACROSS_WORDS = re.compile("[!-~][ Ġ▁]")
 
 CHARACTERS_PER_TOKEN = 8
 """How much of a text is tried first; most languages and code have 2 to 5 characters per token."""
+
+_CHARACTERS_COVERED = 5
+"""How many characters are tried first for each token, where it is looked for how many tokens cover."""
+
+_PROBE = "Why, ünï 中文🙂  x\n\ty'll 12"
 
 
 class BoundedTokenizer:
@@ -38,6 +43,8 @@ class BoundedTokenizer:
         self.tokenizer = tokenizer
         across_words = any(map(_TOKEN_ACROSS_WORDS.search, tokenizer.get_vocab(with_added_tokens=True)))
         self.boundary = NO_BOUNDARY if across_words else BOUNDARY
+        self._keeps_text = tokenizer.normalizer is None
+        self._byte_counts = _byte_counts(tokenizer)
         self.originals: np.ndarray | None = None
         """The id to return for each id, or -1 where it must not occur; none: ids are returned unchanged."""
 
@@ -60,6 +67,19 @@ class BoundedTokenizer:
                     found[i] = self._ids(encoding)[:count]
             pending, characters = too_short, characters * 2
         return found
+
+    def characters(self, text: str, ids: np.ndarray) -> int:
+        """Returns how many characters of `text` its first tokens, `ids`, cover."""
+        if self._byte_counts is not None and self.originals is None and (self._keeps_text or text.isascii()):
+            covered = int(self._byte_counts[ids].sum())
+            return len(text[:covered].encode()[:covered].decode(errors="ignore"))
+        characters = len(ids) * _CHARACTERS_COVERED
+        while True:
+            head = self.head(text, characters)
+            [(found, offsets)] = self.encode([text[:head]])
+            if len(found) >= len(ids) or head == len(text):
+                return int(offsets[len(ids) - 1, 1]) if len(ids) else 0
+            characters *= 2
 
     def shorten(self, text: str, count: int) -> str:
         """Drops the middle of `text` without changing its first and last `count` tokens.
@@ -101,3 +121,23 @@ class BoundedTokenizer:
                 "set special_tokens to parse, or change the text"
             )
         return originals
+
+
+def _byte_counts(tokenizer: Tokenizer) -> np.ndarray | None:
+    """Returns the bytes of text that each token stands for, int64 [vocabulary]; none where tokens do not tell.
+
+    A byte-level vocabulary writes each byte as one character.
+    """
+    added = tokenizer.get_added_tokens_decoder()
+    if not isinstance(tokenizer.normalizer, normalizers.NFC | None) or any(
+        token.lstrip or token.rstrip for token in added.values()
+    ):
+        return None
+    written = "".join(tokenizer.encode(_PROBE, add_special_tokens=False).tokens)
+    if len(written) != len(_PROBE.encode()) or not set(written) <= set(pre_tokenizers.ByteLevel.alphabet()):
+        return None
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    counts = np.zeros(max(vocabulary.values()) + 1, np.int64)
+    for token, id_ in vocabulary.items():
+        counts[id_] = len(token.encode() if id_ in added else token)
+    return counts

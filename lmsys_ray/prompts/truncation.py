@@ -34,33 +34,28 @@ def balanced(
     tokens it may have; tokens between the fields belong to the template and are kept. A field that is cut keeps its
     head and its tail with `ellipsis` between them, or only its head where its share is too small for that.
     """
-    return balanced_texts([ids], [fields], length, ellipsis, shares)[0][:length]
+    return cut_fields(ids, fields, field_budgets(len(ids), fields, length, shares), ellipsis)[:length]
 
 
-def balanced_texts(
-    texts: Sequence[np.ndarray],
-    fields: Sequence[Sequence[tuple[int, int]]],
-    length: int,
-    ellipsis: np.ndarray,
-    shares: Sequence[float],
-) -> list[np.ndarray]:
-    """Cuts `texts`, the ids of several that share a `length`, as `balanced` does; `fields` are those of each text.
+def field_budgets(tokens: int, fields: Sequence[tuple[int, int]], length: int, shares: Sequence[float]) -> list[int]:
+    """Returns how many tokens each field may have in a row of `tokens` that is cut to `length`; none below 0.
 
-    `shares` has one for each field of all texts. The texts are longer than `length` where their literals are.
+    The row may consist of several texts, whose `fields` come one after another, each counted from its own text's
+    beginning.
     """
-    tokens = sum(map(len, texts))
-    if tokens <= length:
-        return list(texts)
-    sizes = [end - start for spans in fields for start, end in spans]
-    kept = iter(allocate(sizes, max(0, length - (tokens - sum(sizes))), shares))
-    cut = []
-    for ids, spans in zip(texts, fields, strict=True):
-        pieces, position = [], 0
-        for start, end in spans:
-            pieces += [ids[position:start], cut_middle(ids[start:end], next(kept), ellipsis)]
-            position = end
-        cut.append(np.concatenate([*pieces, ids[position:]]))
-    return cut
+    sizes = [end - start for start, end in fields]
+    return allocate(sizes, max(0, length - (tokens - sum(sizes))), shares)
+
+
+def cut_fields(
+    ids: np.ndarray, fields: Sequence[tuple[int, int]], budgets: Sequence[int], ellipsis: np.ndarray
+) -> np.ndarray:
+    """Cuts each field of `ids` [tokens] in its middle to its budget of tokens, as `cut_middle` does."""
+    pieces, position = [], 0
+    for (start, end), budget in zip(fields, budgets, strict=True):
+        pieces += [ids[position:start], cut_middle(ids[start:end], budget, ellipsis)]
+        position = end
+    return np.concatenate([*pieces, ids[position:]])
 
 
 def longest_first(first: int, second: int, length: int) -> tuple[int, int]:
@@ -76,13 +71,20 @@ def longest_first(first: int, second: int, length: int) -> tuple[int, int]:
 
 def cut_middle(ids: np.ndarray, length: int, ellipsis: np.ndarray) -> np.ndarray:
     """Returns head, `ellipsis` and tail of `ids`, `length` tokens in total; only the head where that is too short."""
-    if len(ids) <= length:
-        return ids
-    if length < len(ellipsis) + 2:
-        return ids[:length]
-    head = (length - len(ellipsis) + 1) // 2
-    tail = length - len(ellipsis) - head
+    head, tail = ends_kept(len(ids), length, len(ellipsis))
+    if not tail:
+        return ids[:head]
     return np.concatenate([ids[:head], ellipsis, ids[len(ids) - tail :]])
+
+
+def ends_kept(size: int, length: int, ellipsis: int) -> tuple[int, int]:
+    """Returns how many of `size` tokens `cut_middle` keeps at the beginning and at the end; the end may be 0."""
+    if size <= length:
+        return size, 0
+    if length < ellipsis + 2:
+        return length, 0
+    head = (length - ellipsis + 1) // 2
+    return head, length - ellipsis - head
 
 
 def allocate(sizes: Sequence[int], budget: int, shares: Sequence[float]) -> list[int]:

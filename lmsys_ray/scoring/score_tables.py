@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lmsys_ray import CLASSES, SWAPPED
-from lmsys_ray.members.protocol import CONVERSATIONS, Scores
+from lmsys_ray.members.protocol import CONVERSATIONS, KEPT, Scores
 from lmsys_ray.run_directory.score_checks import TWO_SCORES, are_probabilities, are_scores, scores_of
 
 
@@ -54,7 +54,8 @@ def fault_in(scores: Scores, rows: int) -> str | None:
             return f"{len(values)} values of {name} for {rows} rows"
     if outside := [place for place in scores.failed if not 0 <= place < rows]:
         return f"a failure at place {outside[0]} of {rows} rows"
-    other = {"row", *CLASSES, "tokens", "reason", *(TWO_SCORES if scores.probabilities is not None else ())}
+    two = TWO_SCORES if scores.probabilities is not None else ()
+    other = {"row", *CLASSES, "tokens", "reason", *KEPT.names, *two}
     taken = sorted(other & scores.raw.keys())
     return f"raw outputs named {taken[0]}, as another column of scores is" if taken else None
 
@@ -81,6 +82,22 @@ def score_table(row: pa.ChunkedArray, scores: Scores, swap: bool) -> pa.Table:
     if tokens is not None:
         columns["tokens"] = tokens
     return pa.table(columns)
+
+
+def with_kept_shares(scores: pa.Table, encoded: pa.Table, orders: int) -> pa.Table:
+    """Returns the scores of rows with the columns of `KEPT` where their encoder gave them.
+
+    With both orders of A and B, `encoded` holds them one after another, and the means of both are kept.
+    """
+    if not set(KEPT.names) <= set(encoded.column_names):
+        return scores
+    prompt, a, b = (encoded[name].to_numpy() for name in KEPT.names)
+    if orders == 2:
+        rows = scores.num_rows
+        prompt, a, b = ((x[:rows] + y[rows:]) / 2 for x, y in ((prompt, prompt), (a, b), (b, a)))
+    for field, values in zip(KEPT, (prompt, a, b), strict=True):
+        scores = scores.append_column(field, pa.array(values, field.type))
+    return scores
 
 
 def _halves(both: np.ndarray) -> dict[str, np.ndarray]:

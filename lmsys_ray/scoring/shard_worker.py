@@ -28,7 +28,15 @@ from lmsys_ray.members.protocol import MemberSettings
 from lmsys_ray.members.registry import Package, kind_of, package_of, validated
 from lmsys_ray.run_directory.layout import RunDirectory
 from lmsys_ray.run_directory.manifest import UNBOUND, Binding
-from lmsys_ray.scoring.score_tables import fault_in, invalid_rows, scorable, score_table, with_failed, without
+from lmsys_ray.scoring.score_tables import (
+    fault_in,
+    invalid_rows,
+    scorable,
+    score_table,
+    with_failed,
+    with_kept_shares,
+    without,
+)
 from lmsys_ray.scoring.scored_shard import ScoredShard
 from lmsys_ray.storage.unchanged import Original, all_unchanged
 
@@ -202,7 +210,7 @@ class ShardScorer:
             usage.include(scores.usage)
             if fault := fault_in(scores, rows.num_rows):
                 raise RunError(f"members.{self._name}: its kind gave {fault}; mend the kind")
-            table = score_table(rows["row"], scores, self._swap)
+            table = with_kept_shares(score_table(rows["row"], scores, self._swap), rows, orders)
             found = invalid_rows(table) | _by_row(rows, scores.failed)
             bad.update(found)
             return without(table, found)

@@ -71,7 +71,7 @@ def plain(exchanges: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def ids(reader: ChatRows, exchanges: Sequence[tuple[str, str]]) -> list[int]:
-    [row] = reader.encode([conversation(*zip(*exchanges, strict=True))])
+    ([row], _) = reader.encode([conversation(*zip(*exchanges, strict=True))])
     return row.tolist()
 
 
@@ -350,6 +350,6 @@ def test_a_real_model_reads_messages_as_in_transformers() -> None:
     assert ids(reader, exchanges) == reference.ids(plain(exchanges))
     assert reader.facts["begins_with_bos"]
     np.testing.assert_array_equal(
-        reader.encode([conversation(["a"], ["b"]), conversation(["c"], ["d"])])[1],
+        reader.encode([conversation(["a"], ["b"]), conversation(["c"], ["d"])])[0][1],
         reference.ids(plain([("c", "d")])),
     )

@@ -11,10 +11,11 @@ from lmsys_ray.checkpoints.sources import read_tokenizer
 from lmsys_ray.data.conversations import CELLS, CellForm
 from lmsys_ray.errors import UsageError
 from lmsys_ray.members.classifier.settings import ClassifierSettings
-from lmsys_ray.members.encoded import ENCODED, encoded_rows
+from lmsys_ray.members.encoded import ENCODED, encoded_rows, with_kept
 from lmsys_ray.prompts.cell_text import cell_turns, check_turns
+from lmsys_ray.prompts.kept import WHOLE, Kept
 from lmsys_ray.prompts.pairs import Joint
-from lmsys_ray.prompts.rows import LEAST_FIELD_TOKENS, cut_texts, literal_tokens
+from lmsys_ray.prompts.rows import LEAST_FIELD_TOKENS, cut_texts, kept_of_heads, literal_tokens
 from lmsys_ray.prompts.special_tokens import cells_as_text, check_not_doubled, reads_cells_as_text, row_ends
 from lmsys_ray.prompts.template import Filled, Template
 from lmsys_ray.prompts.tokenizer import BoundedTokenizer
@@ -63,15 +64,15 @@ class ClassifierEncoder:
         """
         columns = [conversations[cell].to_pylist() for cell in CELLS]
         filled = [self.filled(dict(zip(CELLS, cells, strict=True))) for cells in zip(*columns, strict=True)]
-        rows = self._balanced(filled) if self.settings.truncation == "balanced" else self._right(filled)
+        balanced = self.settings.truncation == "balanced"
+        rows, kept = cut_texts(self.tokenizer, filled, self.room) if balanced else self._right(filled)
+        return with_kept(self._joined(conversations["row"], rows), kept)
+
+    def _joined(self, row: pa.ChunkedArray, rows: Sequence[Sequence[np.ndarray]]) -> pa.Table:
         if self.joint is None:
-            return encoded_rows(
-                conversations["row"], [np.concatenate([self.before, row, self.after]) for (row,) in rows]
-            )
+            return encoded_rows(row, [np.concatenate([self.before, ids, self.after]) for (ids,) in rows])
         joined = [self.joint.join(first, second) for first, second in rows]
-        return encoded_rows(
-            conversations["row"], [ids for ids, _ in joined], np.array([begins for _, begins in joined], np.int64)
-        )
+        return encoded_rows(row, [ids for ids, _ in joined], np.array([begins for _, begins in joined], np.int64))
 
     def filled(self, cells: dict[str, str]) -> list[Filled]:
         """Returns the templates with the texts of a row, by cell: one, or those of a pair."""
@@ -83,19 +84,20 @@ class ClassifierEncoder:
         given = self.settings.template
         return [Template.parse(given)] if isinstance(given, str) else [*Template.parse_pair(given)]
 
-    def _right(self, rows: Sequence[Sequence[Filled]]) -> list[list[np.ndarray]]:
+    def _right(self, rows: Sequence[Sequence[Filled]]) -> tuple[list[list[np.ndarray]], list[Kept]]:
         texts = [
             self.tokenizer.first_tokens([text.text for text in each], self.room) for each in zip(*rows, strict=True)
         ]
         found = [list(row) for row in zip(*texts, strict=True)]
-        if self.joint is None:
-            return found
-        # Texts that exceed the room alone count as equally long, so that huge ones are not read to their ends.
-        kept = [longest_first(len(first), len(second), self.room) for first, second in found]
-        return [[text[:length] for text, length in zip(*each, strict=True)] for each in zip(found, kept, strict=True)]
-
-    def _balanced(self, rows: Sequence[Sequence[Filled]]) -> list[list[np.ndarray]]:
-        return cut_texts(self.tokenizer, rows, self.room)
+        if self.joint is not None:
+            # Texts that exceed the room alone count as equally long, so that huge ones are not read to their ends.
+            lengths = [longest_first(len(first), len(second), self.room) for first, second in found]
+            found = [[ids[:n] for ids, n in zip(*each, strict=True)] for each in zip(found, lengths, strict=True)]
+        full = [sum(map(len, ids)) >= self.room for ids in found]
+        return found, [
+            kept_of_heads(self.tokenizer, texts, ids) if cut else WHOLE
+            for texts, ids, cut in zip(rows, found, full, strict=True)
+        ]
 
     def _check_room(self) -> None:
         templates = [template.filled({cell: [""] for cell in CELLS}).template for template in self.templates]

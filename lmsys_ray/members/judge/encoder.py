@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 
 from lmsys_ray.data.conversations import CELLS, CellForm
-from lmsys_ray.members.encoded import encoded_rows
+from lmsys_ray.members.encoded import encoded_rows, with_kept
 from lmsys_ray.members.judge.settings import JudgeSettings
 from lmsys_ray.prompts.cell_text import cell_turns
 from lmsys_ray.prompts.chat_rows import ChatRows
@@ -49,7 +49,8 @@ class JudgeEncoder:
             judged(self.template.filled({name: self._turns(cell) for name, cell in zip(CELLS, cells, strict=True)}))
             for cells in zip(*columns, strict=True)
         ]
-        return encoded_rows(conversations["row"], self.rows.encode(messages))
+        ids, kept = self.rows.encode(messages)
+        return with_kept(encoded_rows(conversations["row"], ids), kept)
 
     def _turns(self, cell: str) -> list[str]:
         return cell_turns(cell, "json", self.cells, self.settings.turns)

@@ -9,10 +9,11 @@ import pyarrow as pa
 from lmsys_ray.checkpoints.json_files import read_mapping
 from lmsys_ray.checkpoints.sources import TOKENIZER_FILES, model_directory
 from lmsys_ray.data.conversations import CELLS, CellForm
-from lmsys_ray.members.encoded import TOKEN_IDS, as_lists, lengths
+from lmsys_ray.members.encoded import TOKEN_IDS, as_lists, lengths, with_kept
 from lmsys_ray.members.reward.settings import RewardSettings
 from lmsys_ray.prompts.cell_text import cell_turns
 from lmsys_ray.prompts.chat_rows import ChatRows, conversation
+from lmsys_ray.prompts.kept import Kept, kept_of_both
 from lmsys_ray.prompts.pairs import PairRows
 from lmsys_ray.prompts.turns import JOINED_BY
 
@@ -81,21 +82,21 @@ class RewardEncoder:
         Raises `UnscorableError` for rows that the chat template cannot write.
         """
         prompts, *responses = ([self._turns(cell) for cell in conversations[name].to_pylist()] for name in CELLS)
-        (a, second_a), (b, second_b) = (self._sequences(prompts, side) for side in responses)
+        (a, second_a, kept_a), (b, second_b, kept_b) = (self._sequences(prompts, side) for side in responses)
         row, tokens = conversations["row"].combine_chunks(), lengths(a) + lengths(b)
         columns = [row, as_lists(a), as_lists(b), *map(pa.array, (second_a, second_b, tokens))]
-        return pa.Table.from_arrays(columns, schema=ENCODED)
+        return with_kept(pa.Table.from_arrays(columns, schema=ENCODED), [*map(kept_of_both, kept_a, kept_b)])
 
     def _turns(self, cell: str) -> list[str]:
         return cell_turns(cell, "json", self.cells, self.settings.turns)
 
     def _sequences(
         self, prompts: Sequence[list[str]], responses: Sequence[list[str]]
-    ) -> tuple[list[np.ndarray], np.ndarray]:
-        """Returns the ids of each prompt with its response, and where those of type 1 begin, int64 [rows]."""
+    ) -> tuple[list[np.ndarray], np.ndarray, list[Kept]]:
+        """Returns the ids of each prompt with its response, where those of type 1 begin, and what is kept."""
         turns = list(zip(prompts, responses, strict=True))
         if self._pairs:
             return self._pairs.encode([(JOINED_BY.join(asked), JOINED_BY.join(told)) for asked, told in turns])
         assert self._chat
-        ids = self._chat.encode([conversation(asked, told) for asked, told in turns])
-        return ids, np.zeros(len(ids), np.int64)
+        ids, kept = self._chat.encode([conversation(asked, told) for asked, told in turns])
+        return ids, np.zeros(len(ids), np.int64), kept

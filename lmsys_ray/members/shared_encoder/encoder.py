@@ -8,11 +8,12 @@ import pyarrow as pa
 from lmsys_ray.checkpoints.sources import read_tokenizer
 from lmsys_ray.data.conversations import CELLS, CellForm
 from lmsys_ray.errors import UsageError
-from lmsys_ray.members.encoded import TOKEN_IDS, as_lists, lengths
+from lmsys_ray.members.encoded import TOKEN_IDS, as_lists, lengths, with_kept
 from lmsys_ray.members.shared_encoder.note import check_note
 from lmsys_ray.members.shared_encoder.settings import SharedEncoderSettings
 from lmsys_ray.prompts.cell_text import cell_turns
-from lmsys_ray.prompts.rows import LEAST_FIELD_TOKENS, cut_rows, literal_tokens
+from lmsys_ray.prompts.kept import WHOLE, Kept, kept_of_both
+from lmsys_ray.prompts.rows import LEAST_FIELD_TOKENS, cut_rows, kept_of_heads, literal_tokens
 from lmsys_ray.prompts.special_tokens import cells_as_text, check_not_doubled, reads_cells_as_text, row_ends
 from lmsys_ray.prompts.starter_text import starter_text
 from lmsys_ray.prompts.template import Filled, Template
@@ -65,12 +66,14 @@ class SharedEncoderEncoder:
         )
         # A text that occurs twice, as with both orders of a row, is tokenized once.
         distinct = {filled.text: filled for filled in (*a, *b)}
-        ids = dict(zip(distinct, self._tokenized([*distinct.values()]), strict=True))
+        found, shares = self._tokenized([*distinct.values()])
+        ids, kept = dict(zip(distinct, found, strict=True)), dict(zip(distinct, shares, strict=True))
         of_a, of_b = ([ids[filled.text] for filled in side] for side in (a, b))
         blanked = np.array([[text[1] for text in side] for side in (prompts, *responses)], bool).any(axis=0)
         columns = [conversations["row"].combine_chunks(), as_lists(of_a), as_lists(of_b)]
         columns += [pa.array(lengths(of_a) + lengths(of_b)), pa.array(blanked.astype(np.int8))]
-        return pa.Table.from_arrays(columns, schema=ENCODED)
+        both = [kept_of_both(kept[with_a.text], kept[with_b.text]) for with_a, with_b in zip(a, b, strict=True)]
+        return with_kept(pa.Table.from_arrays(columns, schema=ENCODED), both)
 
     def _text(self, column: str, cell: str) -> tuple[str, bool]:
         """Returns the text of a cell, and whether it was blanked."""
@@ -78,12 +81,16 @@ class SharedEncoderEncoder:
             return starter_text(cell, column != CELLS[0], self.cells)
         return JOINED_BY.join(cell_turns(cell, "json", self.cells, self.settings.turns)), False
 
-    def _tokenized(self, rows: list[Filled]) -> list[np.ndarray]:
+    def _tokenized(self, rows: list[Filled]) -> tuple[list[np.ndarray], list[Kept]]:
         if self.settings.truncation == "balanced":
-            found = cut_rows(self.tokenizer, rows, self.room)
+            found, kept = cut_rows(self.tokenizer, rows, self.room)
         else:
             found = self.tokenizer.first_tokens([row.text for row in rows], self.room)
-        return [np.concatenate([self.before, ids, self.after]) for ids in found]
+            kept = [
+                kept_of_heads(self.tokenizer, [row], [ids]) if len(ids) >= self.room else WHOLE
+                for row, ids in zip(rows, found, strict=True)
+            ]
+        return [np.concatenate([self.before, ids, self.after]) for ids in found], kept
 
     def _check_room(self) -> None:
         literals = literal_tokens(self.tokenizer, self.template)

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from lmsys_ray.errors import UsageError
 from lmsys_ray.members.classifier.encoder import ENCODED, ClassifierEncoder
 from lmsys_ray.members.classifier.settings import ClassifierSettings
+from lmsys_ray.members.protocol import KEPT
 from lmsys_ray.prompts import truncation
 from lmsys_ray.prompts.rows import token_spans
 from lmsys_ray.prompts.template import PACKAGED
@@ -89,6 +90,18 @@ def test_first_tokens_equal_those_of_the_whole_text(family: BoundedTokenizer, te
         np.testing.assert_array_equal(ids, family.ids(text)[:count])
 
 
+@given(TEXTS, st.integers(0, 40))
+def test_characters_that_tokens_cover_end_where_the_last_of_them_ends(
+    family: BoundedTokenizer, text: str, count: int
+) -> None:
+    text += " the fox" * 30
+    [(ids, offsets)] = family.encode([text])
+    ends = int(offsets[count - 1, 1]) if count else 0
+    # A token may hold a part of a character, which counts as soon as it is complete.
+    assert ends - 1 <= family.characters(text, ids[:count]) <= ends
+    assert not text[:ends].isascii() or family.characters(text, ids[:count]) == ends
+
+
 @given(TEXTS, TEXTS, st.integers(1, 6))
 def test_shortening_keeps_the_tokens_of_both_ends(family: BoundedTokenizer, text: str, other: str, count: int) -> None:
     text = text + "the fox and it's 42?! \n " * 12 + other
@@ -131,7 +144,7 @@ def test_the_encoded_table_has_one_row_each_in_the_order_given(model: str) -> No
     table = conversations(('["p"]', '["a"]', '["b"]'), ('["longer prompt"]', "[null]", '["b"]'))
     table = table.set_column(0, "row", pa.array([41, 7], pa.int64()))
     encoded = encoder(model).encode(table)
-    assert encoded.schema == ENCODED
+    assert encoded.schema == pa.schema([*ENCODED, *KEPT])
     assert encoded["row"].to_pylist() == [41, 7]
     assert encoded["tokens"].to_pylist() == [len(ids) for ids in encoded["input_ids"].to_pylist()]
     assert encoder(model).encode(table.slice(0, 0)).num_rows == 0

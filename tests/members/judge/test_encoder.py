@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 import yaml
@@ -14,6 +15,7 @@ from lmsys_ray.errors import UsageError
 from lmsys_ray.members.encoded import ENCODED
 from lmsys_ray.members.judge.encoder import JudgeEncoder, verdict_ids
 from lmsys_ray.members.judge.settings import JudgeSettings
+from lmsys_ray.members.protocol import KEPT
 from lmsys_ray.prompts.judging import PACKAGED, judging_template
 from tests.checkpoints.test_tokenizer_files import llama_2
 from tests.members.classifier.test_encoder import conversations
@@ -60,7 +62,7 @@ def test_ones_own_words_reach_the_model_through_its_template(
 ) -> None:
     asked = RLHFLOW.format(prompt=cells[0], response_a=cells[1], response_b=cells[2])
     table = own_words.encode(conversations(tuple(json.dumps([cell]) for cell in cells)))
-    assert table.schema == ENCODED
+    assert table.schema == pa.schema([*ENCODED, *KEPT])
     expected = plain.ids([("user", asked)], generate=True)
     assert table["input_ids"][0].as_py() == expected
     assert table["tokens"][0].as_py() == len(expected)

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoTokenizer
 
 from lmsys_ray.errors import UsageError
+from lmsys_ray.members.protocol import KEPT
 from lmsys_ray.members.reward.encoder import ENCODED, RewardEncoder
 from lmsys_ray.members.reward.settings import RewardSettings
 from tests.members.classifier.test_encoder import TEXTS, conversations
@@ -27,7 +28,7 @@ def encoder(model: Path | str, append_ids: tuple[int, ...] = (), **changes: obje
 
 def encoded(made: RewardEncoder, *rows: tuple[str, str, str]) -> list[dict[str, Any]]:
     table = made.encode(conversations(*rows))
-    assert table.schema == ENCODED
+    assert table.schema == pa.schema([*ENCODED, *KEPT])
     return table.to_pylist()
 
 
@@ -95,7 +96,7 @@ def test_settings_say_what_a_row_is(llama: Path) -> None:
 
 def test_no_rows_have_the_columns_of_rows(llama: Path, bert: Path) -> None:
     for model in (llama, bert):
-        assert encoder(model).encode(conversations()).schema == ENCODED
+        assert encoder(model).encode(conversations()).schema == pa.schema([*ENCODED, *KEPT])
         assert encoder(model).encode(conversations()).num_rows == 0
 
 
