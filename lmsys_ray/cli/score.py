@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from lmsys_ray.config.messages import validate_settings
 from lmsys_ray.config.output_root import is_submitted, output_path
 from lmsys_ray.errors import UsageError
 from lmsys_ray.printable import say
-from lmsys_ray.scoring.progress import Display
+from lmsys_ray.scoring.progress import Display, Log
 
 if TYPE_CHECKING:
     from lmsys_ray.scoring.settings import Settings
@@ -54,6 +54,12 @@ def parser(prog: str = "score.py") -> argparse.ArgumentParser:
     parser.add_argument(
         "--trust-pickle", action="store_true", help="you trust who made weights in pickles: sets each trust_pickle"
     )
+    parser.add_argument(
+        "--log", choices=("text", "json"), default="text", help="json: each line of output is one JSON object"
+    )
+    parser.add_argument(
+        "--quiet", action="store_true", help="print warnings, rejects and where the submission is, nothing else"
+    )
     parser.add_argument("--strict", action="store_true", help="exit code 3 where rows were rejected or warned of")
     parser.add_argument(
         "--set", metavar="key.path=value", action="append", default=[], dest="sets", help="any setting; may be repeated"
@@ -64,28 +70,29 @@ def parser(prog: str = "score.py") -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None, prog: str = "score.py") -> int:
     """Runs the command."""
     arguments = parser(prog).parse_args(argv)
-    with Display() as display, display.during("settings"):  # they may lie in a storage that hangs
-        settings = score_settings(arguments)
+    log: Log = "quiet" if arguments.quiet else arguments.log
+    with Display(log) as display, display.during("settings"):  # they may lie in a storage that hangs
+        settings = score_settings(arguments, display.say)
     # Imported once the settings are known to be right: Ray takes seconds to load.
     from lmsys_ray.run_directory.layout import RunDirectory
     from lmsys_ray.scoring import preflight
     from lmsys_ray.scoring.job import score
     from lmsys_ray.scoring.summary import summary
 
-    with Display() as display:
+    with Display(log) as display:
         with display.during("check of the input and the models"):
             settings = preflight.check(settings, display.say)
         report = score(settings, display)
     for line in summary(report, settings, RunDirectory(settings.output)):
-        say(line)
+        display.say(line)
     return DONE_WITH_REJECTS if arguments.strict and not report.clean else 0
 
 
-def score_settings(arguments: argparse.Namespace) -> Settings:
+def score_settings(arguments: argparse.Namespace, tell: Callable[[str], None] = say) -> Settings:
     """Returns the settings that the flags of `parser` ask for, their output an absolute path or a URL.
 
     Raises `UsageError` for what is not accepted.
-    Prints a line for each member whose preset was chosen for another model than the one it now has.
+    Tells a line for each member whose preset was chosen for another model than the one it now has.
     """
     from lmsys_ray.scoring.settings import Settings  # the settings of all kinds of members
 
@@ -103,7 +110,7 @@ def score_settings(arguments: argparse.Namespace) -> Settings:
     if is_submitted() and output != settings.output:
         said.append(f"output: {output}; a submitted job loses its working directory (output_root names another place)")
     for line in said:
-        say(line)
+        tell(line)
     return settings.model_copy(update={"output": output})
 
 

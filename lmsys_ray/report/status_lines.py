@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lmsys_ray.durations import estimated
 from lmsys_ray.report.status import MemberStatus, Status
 
 _NEXT = {
@@ -10,7 +11,6 @@ _NEXT = {
     "failed": "mend that, then start the same command again",
     "silent": "look at that machine; where its process is gone, start the same command again",
 }
-_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 def lines(status: Status) -> list[str]:
@@ -29,16 +29,5 @@ def lines(status: Status) -> list[str]:
 
 def _member(name: str, member: MemberStatus, status: Status) -> str:
     share = f" ({member.bytes_scored / status.bytes:.0%} of the bytes)" if status.bytes else ""
-    left = f", about {duration(member.seconds_left)} left" if member.seconds_left else ""
+    left = f", about {estimated(member.seconds_left)} left" if member.seconds_left else ""
     return f"{name}: {member.scored:,} of {status.shards:,} shards{share}{left}"
-
-
-def duration(seconds: float) -> str:
-    """Returns seconds in their two largest units, such as `3 h 20 min`."""
-    whole = round(seconds)
-    for place, (size, unit) in enumerate(_UNITS):
-        if whole >= size:
-            rest = _UNITS[place + 1 :][:1]
-            more = [f"{whole % size // below} {smaller}" for below, smaller in rest if whole % size >= below]
-            return " ".join([f"{whole // size} {unit}", *more])
-    return "0 s"

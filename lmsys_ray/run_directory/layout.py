@@ -6,8 +6,8 @@ with a label (`lmsys_ray.run_directory.manifest.Binding`), so that a file of ano
 
 import json
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -91,8 +91,14 @@ class RunDirectory:
         Size stands for work, so that the end of a pass does not wait for one long shard (Graham 1969). Shards of one
         size stay in order.
         """
+        sizes = self.shard_bytes()
+        return sorted(shards, key=lambda number: -sizes[number])
+
+    def shard_bytes(self) -> Mapping[int, int]:
+        """Returns the bytes of the file of each shard, by number; 0 for one that is missing."""
         sizes = storage.sizes(self.shards)
-        return sorted(shards, key=lambda number: -sizes.get(self.shard(number).name, 0))
+        shards = {name.removesuffix(".parquet"): size for name, size in sizes.items() if name.endswith(".parquet")}
+        return defaultdict(int, {int(number): size for number, size in shards.items() if number.isdecimal()})
 
     def missing_conversations(self, shards: int) -> list[int]:
         """Returns the numbers of the missing shards of conversations, out of 0 to `shards` - 1."""

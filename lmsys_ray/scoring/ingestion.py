@@ -27,13 +27,15 @@ def ingest_input(start: Start, manifest: Manifest, cluster: Resources, watchdog:
     reading = Reading.from_dict(manifest.ingest.reading)
     guard = Guard(originals, nodes.shared, watchdog.ledger, settings.max_deaths)
 
-    def on_rows(rows: int) -> None:
-        start.display.advance("ingest", rows)
-        watchdog.progress()
-
     def ingest_files() -> Ingested:
-        start.display.start("ingest", settings.limit)
-        return ingest(
+        progress = start.display.begin("ingest", settings.limit)
+
+        def on_rows(rows: int) -> None:
+            progress.add(rows)
+            start.display.show(progress)
+            watchdog.progress()
+
+        ingested = ingest(
             read_files(
                 files,
                 settings.cells,
@@ -51,6 +53,8 @@ def ingest_input(start: Start, manifest: Manifest, cluster: Resources, watchdog:
             files=files,
             carried=reading.carried,
         )
+        start.display.finish(progress)
+        return ingested
 
     try:
         with start.timed("ingest"), NodeWatch("ingest", "CPU", 1, start.display.say):
@@ -61,6 +65,5 @@ def ingest_input(start: Start, manifest: Manifest, cluster: Resources, watchdog:
         raise
     manifest.ingested = ingested
     start.report.rows_ingested = ingested.rows
-    start.display.finish("ingest")
     start.run.write_manifest(manifest)
     return ingested

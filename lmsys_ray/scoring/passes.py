@@ -21,8 +21,8 @@ from lmsys_ray.members.registry import kind_of
 from lmsys_ray.scoring.fingerprint import named_files
 from lmsys_ray.scoring.run_pass import run_pass
 from lmsys_ray.scoring.scored_shard import ScoredShard
+from lmsys_ray.scoring.stage_progress import StageProgress
 from lmsys_ray.scoring.start import Start
-from lmsys_ray.scoring.utilization import Utilization
 
 
 def score_members(start: Start, missing: dict[str, list[int]], cluster: Resources, watchdog: Watchdog) -> None:
@@ -78,19 +78,22 @@ class _Passes:
         cluster = present_resources(self.cluster.grows, self.nodes.ids)
         pool = kind_of(settings.members[name]).placement(settings.members[name], len(missing), cluster)
         pool = replace(pool, excluded=self.nodes.ids)
-        start.display.start(name, self._rows(missing))
-        started, utilization = time.perf_counter(), Utilization()
+        sizes = start.run.shard_bytes()
+        work = sum(sizes[shard] for shard in missing)
+        progress = start.display.begin(name, self._rows(missing), work, min(pool.size, len(missing)))
         shards, originals = start.run.largest_first(missing), start.originals.members[name]
         with self._node_watch(name, pool):
             for shard in run_pass(start.run, settings, name, shards, pool, self.watchdog, self.nodes.shared, originals):
                 start.lock.check()
                 self.watchdog.progress()
-                utilization.add(shard.replica, shard.seconds, time.perf_counter())
-                start.report.idle[name] = round(utilization.idle_share(time.perf_counter()), 4)
-                self._count(shard, time.perf_counter() - started)
+                progress.utilization.add(shard.replica, shard.seconds, time.monotonic())
+                start.report.idle[name] = round(progress.utilization.idle_share(time.monotonic()), 4)
+                progress.add(shard.rows, shard.tokens, sizes[shard.shard])
+                self._count(shard, progress)
                 self._check_failed(shard)
                 if self.stop.is_set():
                     return
+        start.display.finish(progress)
 
     def _node_watch(self, name: str, pool: Pool) -> NodeWatch:
         resource: Literal["CPU", "GPU"] = "GPU" if pool.gpus else "CPU"
@@ -101,11 +104,11 @@ class _Passes:
         ingested = self.start.report.ingested
         return (ingested.lines - ingested.unscored) * len(shards) // max(ingested.shards, 1)
 
-    def _count(self, shard: ScoredShard, seconds: float) -> None:
+    def _count(self, shard: ScoredShard, progress: StageProgress) -> None:
         report = self.start.report
         report.seconds.setdefault("until a first shard", round(time.perf_counter() - self.start.began, 3))
         report.include(shard)
-        self.start.display.advance(shard.member, shard.rows, report.rate(shard.member, seconds))
+        self.start.display.show(progress)
         for note in shard.notes:
             self.start.say_once(f"members.{shard.member}: {note}")
 

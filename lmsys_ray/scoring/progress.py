@@ -1,59 +1,55 @@
-"""Shows the progress of a run: bars on a terminal, a plain line every few seconds elsewhere."""
+"""Shows the progress of a run: bars on a terminal, a plain line every few seconds elsewhere, or JSON."""
 
+from __future__ import annotations
+
+import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
+from typing import Any, Literal
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
 from lmsys_ray.polling import PollThread
 from lmsys_ray.printable import printable
+from lmsys_ray.scoring.stage_progress import StageProgress, line, words
+
+Log = Literal["text", "json", "quiet"]
+"""How a run is told: in words, as one JSON object a line, or only what must not be missed."""
 
 _SECONDS_BETWEEN_LINES = 10.0
 
 _SILENT_SECONDS = 25.0
 """After this long without a line, one is printed that says what is under way."""
 
+_NEVER_QUIET = ("warning", "rejects", "submission: /", "submission: s3:", "submission: gs:", "error")
+
+_BAR_WIDTH, _LEAST_WIDTH_FOR_BARS = 20, 60
+
 
 class Display:
     """The progress of several stages at once, each counted in rows."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: Log = "text") -> None:
+        self._log = log
         self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
-        self._bars: Progress | None = None
-        self._tasks: dict[str, TaskID] = {}
-        self._done: dict[str, int] = {}
-        self._total: dict[str, int | None] = {}
-        self._started: dict[str, float] = {}
+        self._bars: Live | None = None
+        self._stages: dict[str, StageProgress] = {}
         self._last_line: dict[str, float] = {}
         self._doing: dict[str, float] = {}
         """What is under way, and since when; the latest comes last."""
         self._spoke = time.monotonic()
         self._thread = PollThread("display", 1.0, self._break_silence)
 
-    def __enter__(self) -> "Display":
-        if self._console.is_terminal:
-            columns = (
-                TextColumn("{task.description:<12}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("rows"),
-                TextColumn("{task.fields[rate]}"),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-            )
-            self._bars = Progress(*columns, console=self._console)
+    def __enter__(self) -> Display:
+        if self._log == "text" and self._console.is_terminal and not self._console.is_dumb_terminal:
+            self._bars = Live(get_renderable=self._table, console=self._console, refresh_per_second=2)
             self._bars.start()
         self._thread.start()
         return self
@@ -65,10 +61,13 @@ class Display:
         if self._bars:
             self._bars.stop()
 
-    def say(self, line: str) -> None:
+    def say(self, text: str) -> None:
         """Prints a line, above the bars where there are any."""
         self._spoke = time.monotonic()
-        self._console.print(printable(line), markup=False)
+        if self._log == "json":
+            self._print_json({"event": "message", "text": text})
+        elif self._log == "text" or text.startswith(_NEVER_QUIET):
+            self._console.print(printable(text), markup=False)
 
     @contextmanager
     def during(self, what: str) -> Iterator[None]:
@@ -79,44 +78,75 @@ class Display:
         finally:
             del self._doing[what]
 
-    def _break_silence(self) -> None:
-        if time.monotonic() - self._spoke >= _SILENT_SECONDS:
-            self.show_activity(time.monotonic())
+    def begin(self, stage: str, rows: int | None, work: int = 0, replicas: int = 0) -> StageProgress:
+        """Begins a stage of `rows` rows (None: not known), and of `work` bytes that `replicas` replicas share."""
+        now = time.monotonic()
+        self._stages[stage] = progress = StageProgress(stage, rows, now, work, replicas)
+        self._last_line[stage] = now
+        return progress
+
+    def show(self, progress: StageProgress) -> None:
+        """Shows how far a stage is, unless a line about it was printed a moment ago."""
+        now = time.monotonic()
+        if not self._bars and now - self._last_line[progress.stage] >= _SECONDS_BETWEEN_LINES:
+            self._tell(progress, now)
+
+    def finish(self, progress: StageProgress) -> None:
+        """Ends a stage: its time stands still, and its rows are all that there were."""
+        progress.ended = time.monotonic()
+        if progress.of is None:
+            progress.of = progress.rows
 
     def show_activity(self, now: float) -> None:
         """Prints what is under way and how far it is, except on a terminal with bars, which show that."""
         self._spoke = now
         under_way = list(self._doing.items())
-        if under_way and not self._tasks:
-            what, since = under_way[-1]
-            counted = [self._line(stage, "") for stage in self._total if what.endswith(stage)]
-            self.say(f"still at work: {what}, for {now - since:,.0f} s" + "".join(f" ({line})" for line in counted))
-
-    def start(self, stage: str, rows: int | None, done: int = 0) -> None:
-        """Begins a stage of `rows` rows (None: not known), of which `done` are done already."""
-        self._done[stage], self._total[stage] = done, rows
-        self._started[stage] = self._last_line[stage] = time.monotonic()
-        if self._bars:
-            self._tasks[stage] = self._bars.add_task(stage, total=rows, completed=done, rate="")
-
-    def advance(self, stage: str, rows: int, rate: str = "") -> None:
-        """Counts `rows` more as done, and shows `rate` beside them."""
-        self._done[stage] += rows
-        if self._bars:
-            self._bars.update(self._tasks[stage], advance=rows, rate=rate)
+        if not under_way or (self._bars and self._stages):
             return
-        now = time.monotonic()
-        if now - self._last_line[stage] >= _SECONDS_BETWEEN_LINES:
-            self._last_line[stage] = now
-            self.say(self._line(stage, rate))
+        what, since = under_way[-1]
+        stages = [stage for name, stage in self._stages.items() if what.endswith(name) and stage.ended is None]
+        for stage in stages:
+            self._tell(stage, now)
+        if not stages and self._log == "json":
+            self._print_json({"event": "waiting", "for": what, "seconds": round(now - since, 1)})
+        elif not stages:
+            self.say(_stamped(f"still at work: {what}, for {now - since:,.0f} s"))
 
-    def finish(self, stage: str) -> None:
-        """Ends a stage whose number of rows was not known at its start."""
-        if self._bars:
-            self._bars.update(self._tasks[stage], total=self._done[stage])
+    def _break_silence(self) -> None:
+        if time.monotonic() - self._spoke >= _SILENT_SECONDS:
+            self.show_activity(time.monotonic())
 
-    def _line(self, stage: str, rate: str) -> str:
-        total = self._total[stage]
-        of = f" of {total:,} ({self._done[stage] / max(total, 1):.0%})" if total is not None else ""
-        elapsed = time.monotonic() - self._started[stage]
-        return f"{stage}: {self._done[stage]:,}{of} rows after {elapsed:,.0f} s{', ' + rate if rate else ''}"
+    def _tell(self, progress: StageProgress, now: float) -> None:
+        self._spoke = self._last_line[progress.stage] = now
+        facts = progress.facts(now)
+        if self._log == "json":
+            self._print_json({"event": "progress", **facts})
+        else:
+            self.say(_stamped(line(facts)))
+
+    def _print_json(self, values: Mapping[str, Any]) -> None:
+        moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        print(json.dumps({"time": moment, **values}), flush=True)
+
+    def _table(self) -> Table:
+        return table([*self._stages.values()], time.monotonic(), self._console.width)
+
+
+def table(stages: list[StageProgress], now: float, width: int) -> Table:
+    """Returns a line for each stage, at most `width` wide: its name, a bar where there is room, words."""
+    grid = Table.grid(padding=(0, 1))
+    names = max((len(stage.stage) for stage in stages), default=0)
+    names = min(names, max(8, width // 3))
+    with_bars = width >= _LEAST_WIDTH_FOR_BARS
+    room = width - names - 1 - (_BAR_WIDTH + 1 if with_bars else 0)
+    for stage in stages:
+        facts = stage.facts(now)
+        bar = ProgressBar(total=stage.of, completed=stage.rows, width=_BAR_WIDTH, pulse=stage.of is None)
+        name, text = Text(printable(stage.stage)[:names]), Text(words(facts, room))
+        grid.add_row(*((name, bar, text) if with_bars else (name, text)))
+    return grid
+
+
+def _stamped(text: str) -> str:
+    """Returns a line of a log with the time of day."""
+    return f"{time.strftime('%H:%M:%S')} {text}"

@@ -65,11 +65,6 @@ class Report:
         if shard.facts:
             self.models[name] = shard.facts
 
-    def rate(self, member: str, seconds: float) -> str:
-        """Returns the speed of a member that has been scoring for `seconds`, in words."""
-        rate = f"{self.scored.get(member, 0) / seconds:,.0f} rows/s"
-        return rate + (f", {self.tokens[member] / seconds:,.0f} tokens/s" if member in self.tokens else "")
-
     def results(self) -> dict[str, Any]:
         """Returns what the manifest records of a start, as JSON."""
         return {

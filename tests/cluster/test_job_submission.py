@@ -110,7 +110,7 @@ def test_a_submitted_job_is_stopped_goes_on_and_tells_how_far_it_is(head: Head, 
     second = submit(head, "--config", str(config))
     assert second.returncode == 0, second.stdout + second.stderr
     assert "succeeded" in second.stdout
-    assert re.search(r"^llama: [\d,]+ of [\d,]+ \(\d+%\) rows after", second.stdout, re.MULTILINE), second.stdout
+    assert re.search(r"^[\d:]+ llama: [\d,]+ of [\d,]+ \(\d+%\) rows after", second.stdout, re.MULTILINE), second.stdout
     after = scored(config)
     assert len(after) == ROWS // SHARD_ROWS
     assert {name: after[name] for name in kept} == kept, "what the first job had scored was scored again"

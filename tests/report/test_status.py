@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from lmsys_ray.durations import duration
 from lmsys_ray.errors import UsageError
 from lmsys_ray.processes import Process
 from lmsys_ray.report.status import read_status
-from lmsys_ray.report.status_lines import duration, lines
+from lmsys_ray.report.status_lines import lines
 from lmsys_ray.run_directory.layout import RunDirectory
 from lmsys_ray.run_directory.lock import Holder
 from tests.local_job import make_settings, run_job
