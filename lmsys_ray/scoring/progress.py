@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Literal
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from lmsys_ray.durations import duration
 from lmsys_ray.polling import PollThread
 from lmsys_ray.printable import printable
 from lmsys_ray.scoring.stage_progress import StageProgress, line, words
@@ -49,7 +50,7 @@ class Display:
 
     def __enter__(self) -> Display:
         if self._log == "text" and self._console.is_terminal and not self._console.is_dumb_terminal:
-            self._bars = Live(get_renderable=self._table, console=self._console, refresh_per_second=2)
+            self._bars = Live(get_renderable=self._shown, console=self._console, refresh_per_second=2)
             self._bars.start()
         self._thread.start()
         return self
@@ -101,7 +102,7 @@ class Display:
         """Prints what is under way and how far it is, except on a terminal with bars, which show that."""
         self._spoke = now
         under_way = list(self._doing.items())
-        if not under_way or (self._bars and self._stages):
+        if not under_way or self._bars:
             return
         what, since = under_way[-1]
         stages = [stage for name, stage in self._stages.items() if what.endswith(name) and stage.ended is None]
@@ -128,8 +129,13 @@ class Display:
         moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         print(json.dumps({"time": moment, **values}), flush=True)
 
-    def _table(self) -> Table:
-        return table([*self._stages.values()], time.monotonic(), self._console.width)
+    def _shown(self) -> Group:
+        now, stages = time.monotonic(), [*self._stages.values()]
+        shown: list[Table | Text] = [table(stages, now, self._console.width)] if stages else []
+        if self._doing and all(stage.ended is not None for stage in stages):
+            what, since = [*self._doing.items()][-1]
+            shown.append(Text(f"{what} … {duration(now - since)}", no_wrap=True, overflow="ellipsis"))
+        return Group(*shown)
 
 
 def table(stages: list[StageProgress], now: float, width: int) -> Table:
