@@ -131,6 +131,12 @@ def estimate_metrics(
     return Estimate(values, resampled)
 
 
+def estimate_sureness(probabilities: np.ndarray, labels: np.ndarray, clusters: np.ndarray) -> Estimate:
+    """Estimates the mean of highest probability minus hit, one value: above 0, predictions are surer than right."""
+    gaps = probabilities.max(axis=1) - hits(probabilities, labels)
+    return estimate_means(gaps[:, None], clusters)
+
+
 def estimate_means(terms: np.ndarray, clusters: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
     """Estimates the means of any per-row terms [rows, metrics]."""
     return Estimate(terms.mean(axis=0), resampled_means(terms, clusters, resamples, seed))

@@ -6,10 +6,11 @@ import numpy as np
 from rich.table import Table
 
 from lmsys_ray.ensemble.blend_methods import Blend
-from lmsys_ray.evaluation.evaluate import FITTED, IN_USE, NOTHING, Evaluation, Slice
+from lmsys_ray.evaluation.evaluate import IN_USE, NOTHING, Evaluation, Slice
 from lmsys_ray.evaluation.mix_search import TEMPERATURES
-from lmsys_ray.evaluation.report import BLEND, verdict
-from lmsys_ray.evaluation.tables import cells, figures, interval, new_table, terminal
+from lmsys_ray.evaluation.report import BLEND
+from lmsys_ray.evaluation.tables import cells, figures, in_words, interval, new_table, terminal
+from lmsys_ray.evaluation.verdict import gains, verdict
 from lmsys_ray.metrics import METRICS, SMALLEST, Estimate
 from lmsys_ray.storage.files import AnyPath
 
@@ -26,6 +27,8 @@ _POSITION_TITLES = (
 def show(evaluation: Evaluation, folder: AnyPath, score_command: str = "score.py") -> None:
     """Prints the counts, a table for each question, which files are in `folder`, and how to blend the run with them."""
     console = terminal()
+    for line in verdict(evaluation):
+        console.print(f"verdict: {line}", soft_wrap=True)
     for line in _count_lines(evaluation):
         console.print(line)
     console.print(_overall(evaluation))
@@ -48,8 +51,11 @@ def _closing_lines(evaluation: Evaluation, folder: AnyPath, score_command: str) 
     if evaluation.unfitted:
         lines.append(f"no blend was fitted: {evaluation.unfitted}")
     else:
-        lines.append(f"the fitted blend, out of fold, against the blend in use: {verdict(evaluation, FITTED, IN_USE)}")
-        lines.append(f"to blend the run with it: {score_command} --config {folder / BLEND}")
+        to_use = f"{score_command} --config {folder / BLEND}"
+        if gains(evaluation):
+            lines.append(f"to blend the run with the fitted weights and temperature: {to_use}")
+        else:
+            lines.append(f"keep the blend in use: what was fitted is not clearly better (to try it: {to_use})")
     return [
         *lines,
         f"figures: {folder / 'evaluation.json'}",
@@ -114,7 +120,7 @@ def _slice_table(kind: str, slices: dict[str, Slice], names: Sequence[str]) -> T
 def _margin_table(evaluation: Evaluation) -> Table:
     table = new_table("log loss, paired over prompts: below 0 is better", ["", "minus that of", "difference", ""])
     for (first, second), margin in evaluation.margins.items():
-        table.add_row(first, second, cells(margin, sign="+")[0], verdict(evaluation, first, second))
+        table.add_row(first, second, cells(margin, sign="+")[0], in_words(margin))
     return table
 
 

@@ -14,7 +14,7 @@ from lmsys_ray.evaluation.cross_fitting import Fitted, Members, cross_fitted, fo
 from lmsys_ray.evaluation.labelled_scores import Counts, LabelledScores
 from lmsys_ray.evaluation.mix_search import TEMPERATURES
 from lmsys_ray.evaluation.position_bias import position_bias
-from lmsys_ray.metrics import Estimate, at_floor, class_shares, estimate_metrics, log_losses
+from lmsys_ray.metrics import Estimate, at_floor, class_shares, estimate_metrics, estimate_sureness, log_losses
 from lmsys_ray.scoring.settings import Settings
 
 # Names with a space, which no member can have.
@@ -52,6 +52,8 @@ class Slice:
     rows: int
     prompts: int
     estimates: dict[str, Estimate]
+    sureness: Estimate | None = None
+    """As `Evaluation.sureness`; None where the rows are too few."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ class Evaluation:
     """Why there is no fitted blend, if there is none."""
     at_floor: dict[str, int]
     """For each of `predictions`: the rows whose label has a probability below the floor of the log loss."""
+    sureness: Estimate
+    """How much surer the blend in use is than right, as by `estimate_sureness`."""
     position: dict[str, Estimate]
     """`lmsys_ray.evaluation.position_bias.MEASURES` of the members that scored both orders."""
     rejected_log_loss: float | None
@@ -95,7 +99,7 @@ def evaluate(joined: LabelledScores, settings: Settings) -> Evaluation:
     blends = {IN_USE: fits[NOTHING].blended, **fitted}
     predictions = {**joined.members, **blends}
     overall = _estimates(predictions, joined.labels, joined.prompts)
-    pairs = [(blend, name) for blend in (IN_USE, FITTED) if blend in blends for name in joined.members]
+    pairs = [(blend, name) for blend in (IN_USE, FITTED) if blend in blends for name in (PRIOR, *joined.members)]
     pairs += [(blend, IN_USE) for blend in fitted] + [(blend, FITTED) for blend in fitted if blend != FITTED]
     losses = [log_losses(blends[IN_USE], joined.labels), _prior_losses(joined.rejected_labels, settings)]
     return Evaluation(
@@ -109,6 +113,7 @@ def evaluate(joined: LabelledScores, settings: Settings) -> Evaluation:
         fits=fits,
         unfitted=unfitted,
         at_floor={name: at_floor(probabilities, joined.labels) for name, probabilities in predictions.items()},
+        sureness=estimate_sureness(blends[IN_USE], joined.labels, joined.prompts),
         position={n: position_bias(*orders, joined.labels, joined.prompts) for n, orders in joined.orders.items()},
         rejected_log_loss=float(losses[1].mean()) if len(losses[1]) else None,
         submission_log_loss=float(np.concatenate(losses).mean()),
@@ -170,10 +175,11 @@ def _slices(predictions: dict[str, np.ndarray], joined: LabelledScores, names: n
     for name, rows in Counter(known.tolist()).most_common():
         chosen = names == name
         prompts = joined.prompts[chosen]
-        estimates = {}
+        estimates, sureness = {}, None
         if rows >= SMALLEST_SLICE:
+            sureness = estimate_sureness(predictions[IN_USE][chosen], joined.labels[chosen], prompts)
             estimates = _estimates({n: p[chosen] for n, p in predictions.items()}, joined.labels[chosen], prompts)
-        slices[name] = Slice(rows, len(np.unique(prompts)), estimates)
+        slices[name] = Slice(rows, len(np.unique(prompts)), estimates, sureness)
     return slices
 
 

@@ -13,7 +13,7 @@ from lmsys_ray.evaluation.evaluate import EVERYTHING, NOTHING, Evaluation, Slice
 from lmsys_ray.evaluation.position_bias import MEASURES
 from lmsys_ray.evaluation.reliability_diagram import draw_reliability
 from lmsys_ray.evaluation.rounding import rounded
-from lmsys_ray.evaluation.tables import in_words
+from lmsys_ray.evaluation.verdict import verdict
 from lmsys_ray.metrics import LEVEL, METRICS, RESAMPLES, SMALLEST, Estimate
 from lmsys_ray.run_directory.layout import RunDirectory
 from lmsys_ray.scoring.settings import Settings
@@ -47,6 +47,7 @@ def as_json(evaluation: Evaluation) -> Json:
     in_use = evaluation.fits[NOTHING].estimate
     return {
         "lmsys_ray": __version__,
+        "verdict": verdict(evaluation),
         "counts": {**asdict(evaluation.counts), "prompts": evaluation.prompts},
         "intervals": {"method": "percentile bootstrap over prompts", "level": LEVEL, "resamples": RESAMPLES},
         "overall": _all_metrics(evaluation.overall),
@@ -68,6 +69,7 @@ def as_json(evaluation: Evaluation) -> Json:
             for fitted, fit in evaluation.fits.items()
         },
         "position_bias": {name: _figures(estimate, MEASURES) for name, estimate in evaluation.position.items()},
+        "sureness": _figures(evaluation.sureness, ["highest_probability_minus_hit"]),
         "unfitted": evaluation.unfitted,
         "at_floor": {"probability": SMALLEST, "rows": evaluation.at_floor},
         "rejected": {"rows": evaluation.counts.rejected, "class_prior_log_loss": evaluation.rejected_log_loss},
@@ -112,8 +114,3 @@ def blend_settings(settings: Settings, blend: Blend, output: str) -> str:
         member["weight"] = rounded(blend.weights.get(name, 0.0))
     values |= {"output": output, "temperature": blend.temperature, "blend": blend.method, "prior_weight": 0.0}
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-
-
-def verdict(evaluation: Evaluation, first: str, second: str) -> str:
-    """Returns in words whether `first` has a lower log loss than `second`, by the interval of their difference."""
-    return in_words(evaluation.margins[first, second])

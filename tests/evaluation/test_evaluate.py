@@ -24,7 +24,8 @@ from lmsys_ray.evaluation.evaluate import (
 )
 from lmsys_ray.evaluation.labelled_scores import join
 from lmsys_ray.evaluation.position_bias import MEASURES, position_bias
-from lmsys_ray.evaluation.report import as_json, blend_settings, verdict, write_report
+from lmsys_ray.evaluation.report import as_json, blend_settings, write_report
+from lmsys_ray.evaluation.tables import in_words
 from lmsys_ray.metrics import log_loss
 from lmsys_ray.run_directory.layout import RunDirectory
 from lmsys_ray.scoring.settings import Settings
@@ -66,7 +67,7 @@ def test_the_fit_turns_to_the_better_member_and_is_judged_out_of_fold(evaluation
     assert fit.blend.weights["good"] > 0.7
     assert evaluation.fits["temperature"].blend.weights == evaluation.fits[NOTHING].blend.weights
     assert evaluation.fits["weights"].blend.temperature == 1.5
-    assert verdict(evaluation, FITTED, IN_USE) == "better"
+    assert in_words(evaluation.margins[FITTED, IN_USE]) == "better"
     members = {name: evaluation.predictions[name] for name in ("good", "poor")}
     fitted_on_the_same_rows = log_loss(fit.blend.of(members), evaluation.labels)
     assert fit.estimate.values[0] > fitted_on_the_same_rows
@@ -103,7 +104,7 @@ def test_the_blend_in_use_is_the_one_that_settings_describe(tmp_path: Path, caps
 
 
 def test_margins_are_paired_and_tell_better_from_worse(evaluation: Evaluation) -> None:
-    assert verdict(evaluation, IN_USE, "good") == "worse"
+    assert in_words(evaluation.margins[IN_USE, "good"]) == "worse"
     margin = evaluation.margins[IN_USE, "good"]
     assert margin.values[0] == pytest.approx(
         evaluation.overall[IN_USE].values[0] - evaluation.overall["good"].values[0]
@@ -189,7 +190,7 @@ def test_a_class_of_one_row_leaves_out_what_needs_folds_and_nothing_else(
     assert "class tie has 1 labelled row" in judged.unfitted
     assert list(judged.overall) == [PRIOR, "good", "poor", IN_USE]
     assert list(judged.fits) == [NOTHING]
-    assert verdict(judged, IN_USE, "poor") == "better"
+    assert in_words(judged.margins[IN_USE, "poor"]) == "better"
     out = folder / "evaluation"
     out.mkdir()
     (out / "blend.yaml").write_text("left by an earlier evaluation")
