@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
+from lmsys_ray.cli.parsing import command_parser
 from lmsys_ray.config.output_root import local_output
 from lmsys_ray.errors import UsageError
 from lmsys_ray.printable import say
@@ -10,10 +11,15 @@ from lmsys_ray.printable import say
 
 def parser(prog: str) -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="Score the same rows by every side in turns, each in a process of its own; print one table.",
-        epilog="On a machine with a GPU the sides of a GPU run, with nothing else to set but --model-shape llama-3-8b.",
+    parser = command_parser(
+        prog,
+        "Score the same rows by every side in turns, each in a process of its own; print one table.",
+        [
+            "",
+            "--model-shape llama-3-8b --rows 64",
+            "--input test.csv --threads 1 --clock processor --sides packed sorted",
+        ],
+        "On a machine with a GPU the sides of a GPU run, with nothing else to set but --model-shape llama-3-8b.",
     )
     parser.add_argument("--input", metavar="PATH", nargs="+", help="conversations; default: the packaged sample")
     parser.add_argument("--model", help="base model; default: packaged SmolLM2-135M with its packaged adapter")

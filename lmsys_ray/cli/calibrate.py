@@ -4,17 +4,23 @@ import argparse
 import shlex
 from collections.abc import Sequence
 
+from lmsys_ray.cli.parsing import command_parser
 from lmsys_ray.config.output_root import output_path
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
     score = _score_command(prog)
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="Fit the links of two scores, weights, temperature, share of the class prior and the kind of blend "
+    parser = command_parser(
+        prog,
+        "Fit the links of two scores, weights, temperature, share of the class prior and the kind of blend "
         "of a finished run to labels, judge each kind out of fold, and write the chosen one as settings.",
-        epilog=f"Rows that a member was trained on flatter it: give labels it has not seen. {score} --config RUN.yaml "
+        [
+            "--run runs/today",
+            "--run runs/today --labels labels.csv",
+            "--run runs/today --labels labels.csv --output calibration.yaml",
+        ],
+        f"Rows that a member was trained on flatter it: give labels it has not seen. {score} --config RUN.yaml "
         "--config CALIBRATION.yaml blends a finished run anew, without scoring anything again, or scores other input. "
         "Exit codes: 0 done, 1 failed, 2 wrong usage.",
     )

@@ -3,15 +3,21 @@
 import argparse
 from collections.abc import Sequence
 
+from lmsys_ray.cli.parsing import command_parser
 from lmsys_ray.config.output_root import output_path
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="Judge a run's members and blend against labels, with intervals, and fit the blend.",
-        epilog="Rows that a member was trained on flatter it: give labels it has not seen. Writes evaluation.json, "
+    parser = command_parser(
+        prog,
+        "Judge a run's members and blend against labels, with intervals, and fit the blend.",
+        [
+            "--run runs/today",
+            "--run runs/today --labels labels.csv",
+            "--run s3://bucket/runs/today --labels labels.csv --output judged",
+        ],
+        "Rows that a member was trained on flatter it: give labels it has not seen. Writes evaluation.json, "
         "reliability.png and blend.yaml. Exit codes: 0 done, 1 failed, 2 wrong usage.",
     )
     parser.add_argument(

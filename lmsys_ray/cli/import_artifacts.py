@@ -4,16 +4,24 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from lmsys_ray.cli.parsing import command_parser
 from lmsys_ray.config.output_root import local_output
 from lmsys_ray.errors import UsageError
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="Convert pickled vectorizers and boosters into DIR/lightgbm, a torch state dict into DIR/adapter.",
-        epilog="Exit codes: 0 done, 1 failed, 2 wrong usage.",
+    parser = command_parser(
+        prog,
+        "Convert pickled vectorizers and boosters into DIR/lightgbm, a torch state dict into DIR/adapter.",
+        [
+            "--output imported --pickles notebook --trust-pickle",
+            "--output imported --state-dict lora.pth --model meta-llama/Meta-Llama-3-8B-Instruct",
+            "--output imported --state-dict lora.pth --model /models/llama --set lora.r=8 --set lora.alpha=16",
+        ],
+        "What --pickles expects: cvec.pkl and ccvec.pkl, fitted vectorizers of scikit-learn (words, characters), "
+        "and lgb_models.pkl, a list of LightGBM models of three classes over both. "
+        "Exit codes: 0 done, 1 failed, 2 wrong usage.",
     )
     parser.add_argument("--output", metavar="DIR", type=local_output, required=True, help="where new directories go")
     parser.add_argument("--pickles", metavar="DIR", type=Path, help="holds cvec.pkl, ccvec.pkl and lgb_models.pkl")

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
+from lmsys_ray.cli.parsing import command_parser
 from lmsys_ray.config.command_options import parse_options
 from lmsys_ray.config.output_root import output_path
 from lmsys_ray.ensemble.leaderboard.settings import LeaderboardSettings
@@ -10,11 +11,16 @@ from lmsys_ray.ensemble.leaderboard.settings import LeaderboardSettings
 
 def parser(prog: str) -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="Make the leaderboard of a finished run anew: the strengths of the models whose responses it "
+    parser = command_parser(
+        prog,
+        "Make the leaderboard of a finished run anew: the strengths of the models whose responses it "
         "compared, with intervals.",
-        epilog="Expected outcomes are the opinion of the run's members, not people's votes. Writes leaderboard.csv and "
+        [
+            "--run runs/arena",
+            "--run runs/arena --output boards/styled --set style=length",
+            "--run runs/arena --set outcomes=labels",
+        ],
+        "Expected outcomes are the opinion of the run's members, not people's votes. Writes leaderboard.csv and "
         "leaderboard.json. Exit codes: 0 done, 1 failed, 2 wrong usage.",
     )
     parser.add_argument(

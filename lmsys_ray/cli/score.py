@@ -9,14 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmsys_ray.config.layering import layer_settings
-from lmsys_ray.config.messages import validate_settings
+from lmsys_ray.cli.parsing import command_parser
 from lmsys_ray.config.output_root import is_submitted, output_path
 from lmsys_ray.errors import UsageError
 from lmsys_ray.printable import say
-from lmsys_ray.scoring.progress import Display, Log
 
 if TYPE_CHECKING:
+    from lmsys_ray.scoring.progress import Log
     from lmsys_ray.scoring.settings import Settings
 
 DONE_WITH_REJECTS = 3
@@ -27,10 +26,15 @@ _STANDARD_INPUT = "-"
 
 def parser(prog: str = "score.py") -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="Score conversations: P(A preferred), P(B preferred), P(tie) of each row, blended over members.",
-        epilog="Settings are layered: preset, then configs, then flags. Exit codes: 0 done; 1 failed; 2 wrong usage; "
+    parser = command_parser(
+        prog,
+        "Score conversations: P(A preferred), P(B preferred), P(tie) of each row, blended over members.",
+        [
+            "--input test.csv",
+            "--config run.yaml --input 'data/*.parquet' --output runs/today",
+            "--input pairs.jsonl --set members.llama=null --set outputs.preferences.format=trl",
+        ],
+        "Settings are layered: preset, then configs, then flags. Exit codes: 0 done; 1 failed; 2 wrong usage; "
         "3 done, but with rejects or warnings (with --strict); 130 stopped by Ctrl-C; 143 stopped by SIGTERM; "
         "129 by SIGHUP. After 1, 129, 130 and 143 the same command resumes from what is done.",
     )
@@ -70,6 +74,8 @@ def parser(prog: str = "score.py") -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None, prog: str = "score.py") -> int:
     """Runs the command."""
     arguments = parser(prog).parse_args(argv)
+    from lmsys_ray.scoring.progress import Display
+
     log: Log = "quiet" if arguments.quiet else arguments.log
     with Display(log) as display, display.during("settings"):  # they may lie in a storage that hangs
         settings = score_settings(arguments, display.say)
@@ -94,6 +100,8 @@ def score_settings(arguments: argparse.Namespace, tell: Callable[[str], None] = 
     Raises `UsageError` for what is not accepted.
     Tells a line for each member whose preset was chosen for another model than the one it now has.
     """
+    from lmsys_ray.config.layering import layer_settings
+    from lmsys_ray.config.messages import validate_settings
     from lmsys_ray.scoring.settings import Settings  # the settings of all kinds of members
 
     flags = {"input": arguments.input, "output": arguments.output, "limit": arguments.limit}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Literal
 
+from lmsys_ray.cli.parsing import command_parser
 from lmsys_ray.config.output_root import local_output
 
 SCENARIOS = ("even", "slow replica", "long tail")
@@ -14,10 +15,15 @@ DISPATCHES: tuple[Literal["dynamic", "static"], ...] = ("dynamic", "static")
 
 def parser(prog: str) -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="Simulate passes of a Llama member: each replica sleeps as long as its device would compute.",
-        epilog="Writes simulation.json and simulation.png. Exit codes: 0 done, 1 failed, 2 wrong usage.",
+    parser = command_parser(
+        prog,
+        "Simulate passes of a Llama member: each replica sleeps as long as its device would compute.",
+        [
+            "--tokens-per-second 15000",
+            "--tokens-per-second 15000 --replicas 8 16 --rows 1000000",
+            "--tokens-per-second 15000 --scenario 'slow replica' --input test.csv",
+        ],
+        "Writes simulation.json and simulation.png. Exit codes: 0 done, 1 failed, 2 wrong usage.",
     )
     parser.add_argument("--output", metavar="DIR", type=local_output, default="runs/simulation")
     parser.add_argument("--input", metavar="FILE", default="packaged:sample.csv", help="gives the lengths of rows")

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Sequence
 
+from lmsys_ray.cli.parsing import command_parser
 from lmsys_ray.config.output_root import output_path
 from lmsys_ray.printable import say
 
@@ -13,11 +14,15 @@ _SECONDS = 5.0
 
 def parser(prog: str) -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="Tell how far a run is that goes on elsewhere, was stopped, or died: from the run directory alone, "
+    parser = command_parser(
+        prog,
+        "Tell how far a run is that goes on elsewhere, was stopped, or died: from the run directory alone, "
         "local or in object storage, without Ray.",
-        epilog=f"Examples: {prog} runs/today; {prog} s3://bucket/runs/today --follow; {prog} runs/today --json. "
+        [
+            "runs/today",
+            "s3://bucket/runs/today --follow",
+            "runs/today --json",
+        ],
         "Exit codes: 0 told, 1 failed, 2 wrong usage.",
     )
     parser.add_argument("run", metavar="RUN_DIR", help=f"run directory of {prog.replace('status', 'score')}")

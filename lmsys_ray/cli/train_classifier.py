@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
+from lmsys_ray.cli.parsing import command_parser
 from lmsys_ray.cli.training_flags import add_training_flags, show_held_out
 from lmsys_ray.config.command_options import parse_options
 from lmsys_ray.members.classifier.training.options import TrainingOptions, TrainingSettings
@@ -11,11 +12,16 @@ from lmsys_ray.printable import say
 
 def parser(prog: str) -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="Fine-tune a decoder or an encoder, with a head of three labels, on conversations with one-hot "
+    parser = command_parser(
+        prog,
+        "Fine-tune a decoder or an encoder, with a head of three labels, on conversations with one-hot "
         "labels: a LoRA adapter, or with --set lora=none all weights.",
-        epilog="The same command resumes a stopped training. Exit codes: 0 done, 1 failed, 2 wrong usage.",
+        [
+            "--input labelled.csv --model packaged:smollm2-135m --output adapter",
+            "--input labelled.csv --model microsoft/deberta-v3-small --set lora=none --output deberta",
+            "--input labelled.parquet --model /models/llama --fold -1 --set epochs=2 --output adapter",
+        ],
+        "The same command resumes a stopped training. Exit codes: 0 done, 1 failed, 2 wrong usage.",
     )
     add_training_flags(parser, "backbone: directory, GGUF file, hub id or packaged name", _listed_options())
     return parser

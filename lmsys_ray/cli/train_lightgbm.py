@@ -3,16 +3,22 @@
 import argparse
 from collections.abc import Sequence
 
+from lmsys_ray.cli.parsing import command_parser
 from lmsys_ray.config.output_root import local_output
 from lmsys_ray.printable import say
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="Fit gradient-boosted trees on conversations with one-hot labels, one set a fold, all averaged.",
-        epilog="Writes artefacts, metrics.json and out_of_fold.csv. Exit codes: 0 done, 1 failed, 2 wrong usage.",
+    parser = command_parser(
+        prog,
+        "Fit gradient-boosted trees on conversations with one-hot labels, one set a fold, all averaged.",
+        [
+            "--input labelled.csv --output trees",
+            "--input part1.csv part2.csv --folds 10 --output trees",
+            "--input labelled.csv --fold -1 --output trees",
+        ],
+        "Writes artefacts, metrics.json and out_of_fold.csv. Exit codes: 0 done, 1 failed, 2 wrong usage.",
     )
     parser.add_argument("--input", metavar="PATH", nargs="+", required=True, help="labelled .csv .jsonl .parquet")
     parser.add_argument("--output", metavar="DIR", type=local_output, required=True, help="must not be there yet")

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
+from lmsys_ray.cli.parsing import command_parser
 from lmsys_ray.cli.training_flags import add_training_flags, show_held_out
 from lmsys_ray.config.command_options import parse_options
 from lmsys_ray.members.shared_encoder.training.options import SharedEncoderOptions, TrainingSettings
@@ -11,10 +12,15 @@ from lmsys_ray.printable import say
 
 def parser(prog: str) -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="Train one encoder for both responses, and a head of three labels, on one-hot labels.",
-        epilog="The same command resumes a stopped training. Exit codes: 0 done, 1 failed, 2 wrong usage.",
+    parser = command_parser(
+        prog,
+        "Train one encoder for both responses, and a head of three labels, on one-hot labels.",
+        [
+            "--input labelled.csv --model packaged:minilm --output starter",
+            "--input labelled.csv --model microsoft/deberta-v3-xsmall --set epochs=2 --output starter",
+            "--input labelled.parquet --model packaged:minilm --fold -1 --output starter",
+        ],
+        "The same command resumes a stopped training. Exit codes: 0 done, 1 failed, 2 wrong usage.",
     )
     add_training_flags(parser, "encoder: directory, hub id or packaged name (packaged:minilm)", _listed_options())
     return parser

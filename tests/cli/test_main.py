@@ -48,7 +48,7 @@ def test_help_lists_every_command_in_one_line(program: Path) -> None:
 
 
 def test_every_file_of_a_command_is_listed_and_is_a_job() -> None:
-    shared = {"__init__", "command", "main", "training_flags", "training_page"}
+    shared = {"__init__", "command", "main", "parsing", "training_flags", "training_page"}
     files = {path.stem for path in (PACKAGE / "cli").glob("*.py")} - shared
     jobs = {path.stem for path in (Path(__file__).parents[2] / "jobs").glob("*.py")}
     assert {name.replace("-", "_") for name in COMMANDS} == files == jobs

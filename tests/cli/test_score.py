@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+ROWS = 160
 COMMAND = [sys.executable, str(ROOT / "jobs" / "score.py")]
 
 
@@ -20,7 +21,7 @@ def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def csv_file(tmp_path: Path) -> str:
-    (tmp_path / "in.csv").write_text("id,prompt,response_a,response_b\n" + "".join(f"{n},p,a,b\n" for n in range(40)))
+    (tmp_path / "in.csv").write_text("id,prompt,response_a,response_b\n" + "".join(f"{n},p,a,b\n" for n in range(ROWS)))
     return "in.csv"
 
 
@@ -77,12 +78,12 @@ def test_stop_keeps_what_is_done_and_the_same_command_goes_on(
     assert process.returncode == code
     assert said == f"stopped; what is done is kept, resume with: {shlex.join([*COMMAND, *arguments])}\n"
     done = len(list(scores.glob("*.parquet")))
-    assert 0 < done < 40
+    assert 0 < done < ROWS
 
     again = run(*arguments, folder=tmp_path)
     assert again.returncode == 0, again.stderr
     scored = re.search(r"lightgbm: (\d+) rows", again.stdout)
     assert scored is not None, again.stdout
-    assert 0 < int(scored[1]) <= 40 - done, "an actor may have finished its shard after the stop"
+    assert 0 < int(scored[1]) <= ROWS - done, "an actor may have finished its shard after the stop"
     lines = (tmp_path / "runs" / "in" / "submission.csv").read_text().splitlines()
-    assert [line.split(",")[0] for line in lines[1:]] == [str(n) for n in range(40)]
+    assert [line.split(",")[0] for line in lines[1:]] == [str(n) for n in range(ROWS)]
