@@ -23,6 +23,7 @@ from ray._private import ray_constants
 from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
 
+from lmsys_ray.cluster import process_limits
 from lmsys_ray.cluster.reaper import Reaper, remove_stale, sessions
 from lmsys_ray.errors import RunError, Stopped, UsageError
 from lmsys_ray.output import end
@@ -66,6 +67,7 @@ def local_ray() -> Iterator[None]:
     If one of Ray's own processes ends, the command ends at once with a sentence and exit code 1. Raises `UsageError`
     for a temporary folder that cannot be used, `RunError` where Ray does not start.
     """
+    process_limits.allow_open_files()
     root = temporary_root()
     remove_stale(root, _KEEP_LOGS_SECONDS)
     reaper = Reaper(root)
@@ -155,7 +157,7 @@ def _start(root: Path, reaper: Reaper) -> None:
             for folder in sessions(root, os.getpid()):
                 (folder / "logs" / "driver.err").write_bytes(held.read())
             reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-            raise RunError(f"Ray did not start ({reason}); {_logs(root)}") from error
+            raise RunError(f"Ray did not start ({reason}){process_limits.hint()}; {_logs(root)}") from error
 
 
 def _logs(root: Path) -> str:
@@ -187,7 +189,8 @@ class _Watch:
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # leaves the process for Ray to reap
         if not self._over:
             self._reaper.notify(keep_logs=True)
-            end(f"error: Ray's {kind} (process {pid}) ended before the command; {_logs(self._root)}", 1)
+            limits = process_limits.hint()
+            end(f"error: Ray's {kind} (process {pid}) ended before the command{limits}; {_logs(self._root)}", 1)
 
 
 @contextmanager
