@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lmsys_ray.cli.parsing import command_parser
 from lmsys_ray.config.output_root import output_path
+from lmsys_ray.printable import say
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
@@ -43,12 +44,16 @@ def main(argv: Sequence[str] | None = None, prog: str = "calibrate.py") -> None:
     from lmsys_ray.evaluation.calibration_report import calibration_yaml, show
     from lmsys_ray.evaluation.carried_labels import labels_for
     from lmsys_ray.evaluation.labelled_scores import join, settings_of
+    from lmsys_ray.evaluation.trained_rows import seen_in_training, warnings
     from lmsys_ray.run_directory.layout import RunDirectory
     from lmsys_ray.storage.files import make_folder, path_of, write_bytes
 
     run = RunDirectory(output_path(arguments.run))
     settings = settings_of(run)
-    calibrated = calibrate(join(run, settings, labels_for(run, arguments.labels)), settings)
+    joined = join(run, settings, labels_for(run, arguments.labels))
+    calibrated = calibrate(joined, settings)
+    for warning in warnings(seen_in_training(run, settings, joined.members)):
+        say(f"warning: {warning}")
     file = path_of(output_path(arguments.output)) if arguments.output else run.path / "calibration.yaml"
     make_folder(file.parent)
     write_bytes(file, calibration_yaml(calibrated, settings).encode())

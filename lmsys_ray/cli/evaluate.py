@@ -42,12 +42,14 @@ def main(argv: Sequence[str] | None = None, prog: str = "evaluate.py") -> None:
     from lmsys_ray.evaluation.evaluate import evaluate
     from lmsys_ray.evaluation.labelled_scores import join, settings_of
     from lmsys_ray.evaluation.report import write_report
+    from lmsys_ray.evaluation.trained_rows import seen_in_training
     from lmsys_ray.run_directory.layout import RunDirectory
     from lmsys_ray.storage.files import path_of
 
     run = RunDirectory(output_path(arguments.run))
     settings = settings_of(run)
-    evaluation = evaluate(join(run, settings, labels_for(run, arguments.labels)), settings)
+    joined = join(run, settings, labels_for(run, arguments.labels))
+    evaluation = evaluate(joined, settings, seen_in_training(run, settings, joined.members))
     folder = path_of(output_path(arguments.output)) if arguments.output else run.path / "evaluation"
     write_report(evaluation, settings, run, folder)
     show(evaluation, folder, _score_command(prog))

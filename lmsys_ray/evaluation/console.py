@@ -54,6 +54,8 @@ def _closing_lines(evaluation: Evaluation, folder: AnyPath, score_command: str) 
         to_use = f"{score_command} --config {folder / BLEND}"
         if gains(evaluation):
             lines.append(f"to blend the run with the fitted weights and temperature: {to_use}")
+        elif evaluation.trained_on:
+            lines.append("keep the blend in use: what was fitted favours members that were trained on these rows")
         else:
             lines.append(f"keep the blend in use: what was fitted is not clearly better (to try it: {to_use})")
     return [

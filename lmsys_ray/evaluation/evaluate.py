@@ -1,7 +1,7 @@
 """Evaluates what a run predicted against what people preferred."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -81,17 +81,21 @@ class Evaluation:
     """How much surer the blend in use is than right, as by `estimate_sureness`."""
     position: dict[str, Estimate]
     """`lmsys_ray.evaluation.position_bias.MEASURES` of the members that scored both orders."""
+    trained_on: dict[str, tuple[int, int]]
+    """For members that were trained on rows of the run: how many, of how many rows of the run."""
     rejected_log_loss: float | None
     """Log loss of the run's class prior on the labelled rows that it could not score; None if there are none."""
     submission_log_loss: float
     """Log loss of the blend in use on the judged rows and of the class prior on the rejected ones, taken together."""
 
 
-def evaluate(joined: LabelledScores, settings: Settings) -> Evaluation:
+def evaluate(
+    joined: LabelledScores, settings: Settings, trained_on: Mapping[str, tuple[int, int]] | None = None
+) -> Evaluation:
     """Evaluates every member, the blend that `settings` describe and fitted ones on the joined rows.
 
     The class prior in each table is the constant prediction with the lowest log loss on the same rows, so that a member
-    which only knows how frequent classes are in a slice shows no gain.
+    which only knows how frequent classes are in a slice shows no gain. `trained_on` is kept as it is.
     """
     unfitted = unfitted_because(joined.labels)
     fits = _fits(joined, settings, None if unfitted else folds_of(joined.labels, joined.prompts))
@@ -116,6 +120,7 @@ def evaluate(joined: LabelledScores, settings: Settings) -> Evaluation:
         sureness=estimate_sureness(blends[IN_USE], joined.labels, joined.prompts),
         position={n: position_bias(*orders, joined.labels, joined.prompts) for n, orders in joined.orders.items()},
         rejected_log_loss=float(losses[1].mean()) if len(losses[1]) else None,
+        trained_on=dict(trained_on or {}),
         submission_log_loss=float(np.concatenate(losses).mean()),
     )
 

@@ -70,6 +70,7 @@ def as_json(evaluation: Evaluation) -> Json:
         },
         "position_bias": {name: _figures(estimate, MEASURES) for name, estimate in evaluation.position.items()},
         "sureness": _figures(evaluation.sureness, ["highest_probability_minus_hit"]),
+        "trained_on": {name: {"rows": rows, "of": of} for name, (rows, of) in evaluation.trained_on.items()},
         "unfitted": evaluation.unfitted,
         "at_floor": {"probability": SMALLEST, "rows": evaluation.at_floor},
         "rejected": {"rows": evaluation.counts.rejected, "class_prior_log_loss": evaluation.rejected_log_loss},

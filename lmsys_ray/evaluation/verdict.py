@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from lmsys_ray.evaluation.evaluate import FITTED, IN_USE, PRIOR, Evaluation
 from lmsys_ray.evaluation.tables import in_words
+from lmsys_ray.evaluation.trained_rows import warnings
 from lmsys_ray.metrics import METRICS, Estimate
 
 _LOG_LOSS = METRICS.index("log_loss")
@@ -12,6 +13,7 @@ _LOG_LOSS = METRICS.index("log_loss")
 def verdict(evaluation: Evaluation) -> list[str]:
     """Returns what a reader should know first: gain over the class shares and the best member, calibration, fit."""
     return [
+        *warnings(evaluation.trained_on),
         _against(evaluation.margins[IN_USE, PRIOR], "the blend", "the class shares"),
         *_against_best_member(evaluation),
         *_calibration(evaluation),
@@ -20,8 +22,12 @@ def verdict(evaluation: Evaluation) -> list[str]:
 
 
 def gains(evaluation: Evaluation) -> bool:
-    """Returns whether the fitted blend is clearly better than the one in use, on rows it was not fitted on."""
-    return not evaluation.unfitted and in_words(evaluation.margins[FITTED, IN_USE]) == "better"
+    """Returns whether the fitted blend is clearly better than the one in use, on rows that nothing was fitted on."""
+    return (
+        not evaluation.unfitted
+        and not evaluation.trained_on
+        and in_words(evaluation.margins[FITTED, IN_USE]) == "better"
+    )
 
 
 def _against(margin: Estimate, subject: str, other: str) -> str:
@@ -60,7 +66,7 @@ def _calibration(evaluation: Evaluation) -> Iterator[str]:
 def _fitted(evaluation: Evaluation) -> Iterator[str]:
     if not evaluation.unfitted:
         margin = evaluation.margins[FITTED, IN_USE]
-        if gains(evaluation):
+        if in_words(margin) == "better":
             yield f"weights and temperature fitted to these labels gain {_by(margin, _LOG_LOSS)} log loss out of fold"
         else:
             yield f"fitted weights and temperature gain nothing clear ({_signed(margin)} log loss out of fold)"

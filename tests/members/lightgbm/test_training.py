@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from lmsys_ray.cli import train_lightgbm
+from lmsys_ray.data.labelled_rows import read_labelled
+from lmsys_ray.data.trained_rows import read_digests, row_digests
 from lmsys_ray.errors import RunError
 from lmsys_ray.members.lightgbm.scorer import LightGBMScorer
 from lmsys_ray.members.lightgbm.settings import LightGBMSettings
@@ -143,6 +145,12 @@ def test_folds_can_be_the_values_of_a_column(train: Callable, tmp_path: Path) ->
 def test_one_fold_or_all_rows_can_be_asked_for(train: Callable, tmp_path: Path) -> None:
     train(labelled(), "--fold", "1")
     assert list(metrics(tmp_path / "model")["folds"]) == ["1"]
+    with (tmp_path / "model" / "out_of_fold.csv").open() as file:
+        held_out = {row["id"] for row in csv.DictReader(file)}
+    read = read_labelled([str(tmp_path / "labelled.csv")])
+    used = read.conversations.filter([identity not in held_out for identity in read.ids])
+    assert held_out
+    np.testing.assert_array_equal(read_digests(tmp_path / "model"), np.unique(row_digests(used, "auto")))
     train(labelled(), "--fold", "-1", sets=("boosters=2", "views=[all]"), output="whole")
     assert metrics(tmp_path / "whole")["folds"] == {}
     assert sorted(path.name for path in (tmp_path / "whole").iterdir()) == [
@@ -151,6 +159,7 @@ def test_one_fold_or_all_rows_can_be_asked_for(train: Callable, tmp_path: Path) 
         "linear.json",
         "metadata.json",
         "metrics.json",
+        "trained_rows.csv",
     ]
 
 

@@ -11,6 +11,7 @@ from lmsys_ray import CLASSES
 from lmsys_ray.checkpoints.checks import HEAD_ONLY
 from lmsys_ray.checkpoints.sources import SCORING
 from lmsys_ray.data.labelled_rows import LabelledRows
+from lmsys_ray.data.trained_rows import write_digests
 from lmsys_ray.members.classifier.training.files import TrainingFiles
 from lmsys_ray.members.classifier.training.options import TrainingSettings
 from lmsys_ray.members.training.curves import draw_curves
@@ -43,6 +44,7 @@ def finish(
     head_only = {HEAD_ONLY: True} if settings.head_only and settings.lora == "adapter" else {}
     write_json(files.result / SCORING, settings.noted() | files.load_how_computed() | head_only)
     write_json(files.result / "metrics.json", figures)
+    write_digests(files.result, rows.conversations.take(training), "auto")
     (files.result / "metrics.jsonl").write_text(files.metrics.read_text(encoding="utf-8"), encoding="utf-8")
     draw_curves(metrics, prior_loss, files.result / "curves.png")
     (files.result / "README.md").write_text(model_card(settings, figures), encoding="utf-8")

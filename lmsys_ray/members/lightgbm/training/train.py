@@ -14,6 +14,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from lmsys_ray import CLASSES, SWAPPED
 from lmsys_ray.data.folds import grouped_folds
 from lmsys_ray.data.labelled_rows import LabelledRows, read_labelled
+from lmsys_ray.data.trained_rows import write_digests
 from lmsys_ray.errors import RunError, UsageError
 from lmsys_ray.members.lightgbm.artifacts import Artifacts, save
 from lmsys_ray.members.lightgbm.features import Features, make_features
@@ -60,10 +61,12 @@ def train_lightgbm(
     matrices = read_matrices(features, rows.conversations, options.turns)
     boosters: list[lgb.Booster] = []
     linear: list[LinearModel] = []
+    trained: list[np.ndarray] = []
     held_out = HeldOut.empty(rows, names, assigned)
     for number in wanted:
         inside = assigned == number
         training = rows.outside(inside)
+        trained.append(training)
         place = "" if number == WHOLE else f"fold {names[number]}: "
         _check_classes(rows.labels[training], place)
         chosen_on = _part(rows, training, place, options) if place and options.patience else None
@@ -98,6 +101,8 @@ def train_lightgbm(
     with atomic_directory(output) as aside:
         save(whole, aside)
         write_figures(aside, held_out, result)
+        used = np.logical_or.reduce(trained)
+        write_digests(aside, rows.conversations.filter(used), options.cells)
     return result
 
 

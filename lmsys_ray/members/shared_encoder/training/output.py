@@ -10,6 +10,7 @@ import numpy as np
 from lmsys_ray import CLASSES
 from lmsys_ray.checkpoints.sources import SCORING
 from lmsys_ray.data.labelled_rows import LabelledRows
+from lmsys_ray.data.trained_rows import write_digests
 from lmsys_ray.members.shared_encoder.training.files import TrainingFiles
 from lmsys_ray.members.shared_encoder.training.options import SCORING_SETTINGS, TrainingSettings
 from lmsys_ray.members.training.curves import draw_curves
@@ -44,6 +45,7 @@ def finish(
     noted = {key: getattr(settings, key) for key in SCORING_SETTINGS} | files.load_how_computed()
     write_json(result / SCORING, noted)
     write_json(result / "metrics.json", figures)
+    write_digests(result, rows.conversations.take(training), "auto")
     (result / "metrics.jsonl").write_text(files.metrics.read_text(encoding="utf-8"), encoding="utf-8")
     draw_curves(metrics, prior_loss, result / "curves.png")
     (result / "README.md").write_text(model_card(settings, figures), encoding="utf-8")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from lmsys_ray.data.labelled_rows import read_labelled
+from lmsys_ray.data.trained_rows import read_digests, row_digests
 from lmsys_ray.members.classifier.encoder import ClassifierEncoder
 from lmsys_ray.members.classifier.scorer import ClassifierScorer
 from lmsys_ray.members.classifier.settings import ClassifierSettings
@@ -53,6 +54,9 @@ def check_output(output: Path, rows: Path, base: Path | None) -> None:
     with (output / "out_of_fold.csv").open() as file:
         held_out = {row["id"]: [float(row[name]) for name in ("a", "b", "tie")] for row in csv.DictReader(file)}
     places = [i for i, identity in enumerate(read.ids) if identity in held_out]
+    trained = np.setdiff1d(np.arange(len(read.ids)), places)
+    digests = row_digests(read.conversations.take(trained), "auto")
+    np.testing.assert_array_equal(read_digests(output), np.unique(digests))
     scored = (
         ClassifierScorer(member).score(ClassifierEncoder(member).encode(read.conversations.take(places))).probabilities
     )
