@@ -2,7 +2,9 @@
 
 import logging
 import os
+import select
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +12,7 @@ from contextlib import contextmanager, suppress
 
 import grpc
 import ray
+from ray._private import worker as ray_worker
 from ray._private.utils import read_ray_address
 
 from lmsys_ray.cluster.local_ray import native_output_held, sigterm_kept
@@ -69,7 +72,10 @@ def joined(address: str, allow_unauthenticated: bool, say: Callable[[str], None]
         _refuse_open(ray.get_runtime_context().gcs_address)
     watch = PollThread("watch over the cluster", _POLL_SECONDS, _Watch(address, say).poll)
     watch.start()
+    over = threading.Event()
+    threading.Thread(target=_watch_raylet, args=(_raylet(), over), name="watch over the raylet", daemon=True).start()
     yield
+    over.set()
     watch.cancel()
     # Not after an error: other threads may wait for Ray, whose core would then end the process without a word.
     ray.shutdown()
@@ -113,6 +119,32 @@ def _connect(address: str) -> None:
         ) from error
     finally:
         deadline.cancel()
+
+
+def _raylet() -> int:
+    """Returns the process of the raylet through which this process is connected."""
+    node = ray_worker._global_node
+    assert node is not None
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(node.raylet_socket_name)
+        size = struct.calcsize("3i")
+        process, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    found: int = process
+    return found
+
+
+def _watch_raylet(process: int, over: threading.Event) -> None:
+    """Ends the command with a sentence when the raylet ends, before Ray's core ends it with a text of its own."""
+    with suppress(ProcessLookupError):
+        descriptor = os.pidfd_open(process)
+        select.select([descriptor], [], [])
+        os.close(descriptor)
+    if not over.is_set():
+        end(
+            f"error: Ray's raylet on this machine (process {process}) ended, and with it the way to the cluster; start "
+            "this node again, then the same command, which resumes from what is done",
+            RunError.exit_code,
+        )
 
 
 def _refuse_open(gcs_address: str) -> None:
