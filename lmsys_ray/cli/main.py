@@ -17,6 +17,7 @@ PROG = "lmsys-ray"
 COMMANDS = {
     "score": "score conversations with every member and write the blended submission",
     "status": "tell how far a run is, from its directory alone",
+    "report": "make the page about a run, finished or not: report.html",
     "evaluate": "judge a finished run against labels and fit its blend",
     "calibrate": "fit links, blend and temperature of a finished run to labels, as settings for score",
     "leaderboard": "make the leaderboard of a finished run anew: strengths of the models that it compared",

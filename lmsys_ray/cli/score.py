@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from lmsys_ray.cli.parsing import command_parser
 from lmsys_ray.config.output_root import is_submitted, output_path
-from lmsys_ray.errors import UsageError
+from lmsys_ray.errors import RunError, UsageError
 from lmsys_ray.printable import say
 
 if TYPE_CHECKING:
+    from lmsys_ray.run_directory.layout import RunDirectory
     from lmsys_ray.scoring.progress import Log
     from lmsys_ray.scoring.settings import Settings
 
@@ -84,14 +85,32 @@ def main(argv: Sequence[str] | None = None, prog: str = "score.py") -> int:
     from lmsys_ray.scoring import preflight
     from lmsys_ray.scoring.job import score
     from lmsys_ray.scoring.summary import summary
+    from lmsys_ray.storage.files import remove
 
     with Display(log) as display:
         with display.during("check of the input and the models"):
             settings = preflight.check(settings, display.say)
         report = score(settings, display)
-    for line in summary(report, settings, RunDirectory(settings.output)):
+    run = RunDirectory(settings.output)
+    for line in summary(report, settings, run):
         display.say(line)
+    if settings.report.enabled:
+        _write_report(run, log)
+    else:
+        remove(run.report)  # one of an earlier start
     return DONE_WITH_REJECTS if arguments.strict and not report.clean else 0
+
+
+def _write_report(run: RunDirectory, log: Log = "text") -> None:
+    """Writes the page about a finished run; one that cannot be written costs nothing else."""
+    from lmsys_ray.report.write import write_report
+    from lmsys_ray.scoring.progress import Display
+
+    with Display(log) as display, display.during("report"):
+        try:
+            display.say(f"report: {write_report(run)}")
+        except RunError as error:
+            display.say(f"warning: there is no new report: {error}")
 
 
 def score_settings(arguments: argparse.Namespace, tell: Callable[[str], None] = say) -> Settings:

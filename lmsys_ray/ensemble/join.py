@@ -50,10 +50,10 @@ def join_shards(
     blend: Blend,
     links: Mapping[str, Link],
     prior: tuple[float, float, float],
-    shards: int,
+    shards: int | Sequence[int],
     columns: Sequence[str] = (),
 ) -> Iterator[JoinedShard]:
-    """Yields each shard, with these `columns` of its table, and the members of `blend` blended.
+    """Yields each of `shards`, their numbers or how many there are, with these `columns` of its table, blended.
 
     `links` has those of members that score each response by itself. A row that could not be scored has the
     probabilities `prior`. Raises `DamagedError` for a file that is damaged, or has other rows than its shard.
@@ -63,7 +63,7 @@ def join_shards(
         shard = run.read_shard(number, [*_ALWAYS, *columns])
         return shard, {name: run.read_scores(name, number) for name in blend.weights}
 
-    numbers = range(shards)
+    numbers = range(shards) if isinstance(shards, int) else shards
     for number, (shard, scores) in zip(numbers, prefetched(read, numbers), strict=True):
         probabilities = {
             name: _of_all_rows(shard, table, str(run.score(name, number)), links.get(name))

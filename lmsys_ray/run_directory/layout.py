@@ -41,6 +41,7 @@ class RunDirectory:
         self.rejects = self.path / "rejects.jsonl"
         self.score_table = self.path / "scores.parquet"
         self.doubtful = self.path / "doubtful.jsonl"
+        self.report = self.path / "report.html"
         self.lock = self.path / "lock.json"
         self.shards = self.path / "shards"
         self._scores = self.path / "scores"

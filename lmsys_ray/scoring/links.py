@@ -14,20 +14,25 @@ MOST_ROWS = 1_000_000
 """Rows from which a spread is estimated, about; of more, every so many shards are read."""
 
 
-def links_of(run: RunDirectory, settings: Settings, members: Sequence[str], shards: int, rows: int) -> dict[str, Link]:
-    """Returns the links of those of `members`, which have scored all `shards`, whose scores are not probabilities.
+def links_of(
+    run: RunDirectory, settings: Settings, members: Sequence[str], shards: int | Sequence[int], rows: int
+) -> dict[str, Link]:
+    """Returns the links of those of `members` whose scores are not probabilities.
+
+    `shards` are those that they have scored: their numbers, or how many there are.
 
     `rows` is how many the run has. They depend on the scores alone, so that every start of a run finds the same.
     """
     step = max(1, rows // MOST_ROWS)
+    numbers = range(shards) if isinstance(shards, int) else shards
     links = {}
     for name in members:
         asked = settings.members[name].link_settings()
-        if not asked or not shards or TWO_SCORES[0] not in run.read_scores(name, 0).column_names:
+        if not asked or not numbers or TWO_SCORES[0] not in run.read_scores(name, numbers[0]).column_names:
             continue
         differences = np.empty(0)
         if None in asked:
-            differences = np.concatenate([*_differences(run, name, range(0, shards, step))])
+            differences = np.concatenate([*_differences(run, name, numbers[::step])])
         links[name] = without_labels(asked.name, differences, settings.prior[2], asked.scale, asked.tie)
     return links
 

@@ -107,7 +107,7 @@ class _Passes:
     def _count(self, shard: ScoredShard, progress: StageProgress) -> None:
         report = self.start.report
         report.seconds.setdefault("until a first shard", round(time.perf_counter() - self.start.began, 3))
-        report.include(shard)
+        report.include(shard, time.perf_counter() - self.start.began)
         self.start.display.show(progress)
         for note in shard.notes:
             self.start.say_once(f"members.{shard.member}: {note}")

@@ -11,6 +11,9 @@ from lmsys_ray.run_directory.manifest import Ingested
 if TYPE_CHECKING:
     from lmsys_ray.scoring.scored_shard import ScoredShard
 
+MOST_REPLICAS = 64
+"""Replicas of a member, the first, of which a start records what each did."""
+
 
 @dataclass
 class Report:
@@ -39,6 +42,9 @@ class Report:
     """The share of their time, 0 to 1, in which each member's replicas did not compute."""
     written: list[str] = field(default_factory=list)
     """A line about each file that the join wrote."""
+    replicas: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    """For each member and actor: its `node`, `shards`, `rows`, `computed` seconds, and when its first shard `began` and
+    its last `ended`, in seconds of the start."""
     deaths: Counter[str] = field(default_factory=Counter)
     """Processes of each member that died in this start, or were killed because they hung."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -54,8 +60,8 @@ class Report:
         """Whether every row has a score of its own, and none a warning."""
         return not self.rejects and not self.ingested.warnings
 
-    def include(self, shard: "ScoredShard") -> None:
-        """Adds a shard that a member has scored."""
+    def include(self, shard: "ScoredShard", now: float = 0.0) -> None:
+        """Adds a shard that a member has scored, `now` seconds after the beginning of the start."""
         name = shard.member
         self.nodes.setdefault(name, Counter())[shard.node] += 1
         self.scored[name] = self.scored.get(name, 0) + shard.rows
@@ -64,6 +70,13 @@ class Report:
             self.tokens[name] = self.tokens.get(name, 0) + shard.tokens
         if shard.facts:
             self.models[name] = shard.facts
+        began = round(max(0.0, now - shard.seconds), 3)
+        fresh = {"node": shard.node, "shards": 0, "rows": 0, "computed": 0.0, "began": began}
+        replica = self.replicas.setdefault(name, {}).setdefault(shard.replica, fresh)
+        replica["shards"] += 1
+        replica["rows"] += shard.rows
+        replica["computed"] = round(replica["computed"] + shard.seconds, 3)
+        replica["ended"] = round(now, 3)
 
     def results(self) -> dict[str, Any]:
         """Returns what the manifest records of a start, as JSON."""
@@ -72,5 +85,6 @@ class Report:
             "ingested": self.rows_ingested,
             "scored": dict(self.scored),
             "nodes": {name: dict(counts) for name, counts in self.nodes.items()},
+            "replicas": {name: list(found.values())[:MOST_REPLICAS] for name, found in self.replicas.items()},
             "deaths": dict(self.deaths),
         }

@@ -13,7 +13,7 @@ from lmsys_ray.data.schemas.registry import SCHEMAS, SchemaName
 from lmsys_ray.data.schemas.schema import PairsOfRanked
 from lmsys_ray.ensemble.blend import normalise
 from lmsys_ray.ensemble.blend_methods import Blend, Method
-from lmsys_ray.ensemble.exports.settings import OutputSettings
+from lmsys_ray.ensemble.exports.settings import OutputSettings, ReportSettings
 from lmsys_ray.ensemble.stacking import Stacking
 from lmsys_ray.members.protocol import MemberSettings
 from lmsys_ray.members.registry import class_named, validated
@@ -137,6 +137,7 @@ class Settings(StrictModel):
         None, validate_default=True, description="the coefficients of a stacked blend, which calibrate.py writes"
     )
     outputs: OutputSettings = Field(OutputSettings(), description="what a run writes")
+    report: ReportSettings = Field(ReportSettings(), description="the page about the run")
 
     def blending(self) -> Blend:
         """Returns the blend of the members whose weight is not 0, their weights normalised to sum to 1."""

@@ -69,17 +69,15 @@ class _Top:
         return (-before for _, before in self._heap)
 
 
-class Doubtful:
-    """The consumer that writes `doubtful.jsonl`, of each of `KINDS` the `size` most doubtful rows.
+class DoubtfulRows:
+    """Collects from shards of each of `KINDS` the `size` most doubtful rows.
 
-    A row has one line, with all its reasons. Lines are ordered by the best rank that a row has, then by row. `cells` is
-    the form of the run's cells, of which `texts` says whether they are written too.
+    `cells` is the form of the run's cells, of which `texts` says whether they are kept too: all of a conversation, or
+    the first `most` characters of each turn.
     """
 
-    def __init__(self, files: OutputFiles, path: AnyPath, size: int, texts: bool, cells: CellForm) -> None:
-        self.path = path
-        self._file = files.open(files.aside(path))
-        self._texts, self._cells = texts, cells
+    def __init__(self, size: int, texts: bool, cells: CellForm, most: int | None = None) -> None:
+        self._texts, self._cells, self._most = texts, cells, most
         self._tops = {kind: _Top(size) for kind in KINDS}
         self._records: dict[int, dict[str, Any]] = {}
 
@@ -102,16 +100,13 @@ class Doubtful:
         places = [row - first for row in sorted(wanted) if row >= first]
         self._records |= {first + place: self._record(joined, values, place) for place in places}
 
-    def finish(self) -> list[str]:
-        """Writes the rows that were kept."""
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Yields the rows that were kept, each with all its reasons, by the best rank that a row has, then by row."""
         ranks = {kind: {row: rank for rank, row in enumerate(top.rows(), 1)} for kind, top in self._tops.items()}
         reasons = {row: {kind: rank[row] for kind, rank in ranks.items() if row in rank} for row in self._records}
         for row in sorted(self._records, key=lambda row: (min(reasons[row].values()), row)):
             record = self._records[row]
-            line = {"id": record.pop("id"), "row": row, "reasons": reasons[row], **record}
-            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        self._file.close()
-        return [f"doubtful: {len(reasons):,} rows: {self.path}"]
+            yield {"id": record["id"], "row": row, "reasons": reasons[row], **record}
 
     def _record(self, joined: JoinedShard, values: dict[str, np.ndarray], place: int) -> dict[str, Any]:
         row = joined.table.slice(place, 1)
@@ -128,8 +123,36 @@ class Doubtful:
             **carried,
         }
         if self._texts:
-            record |= {name: decode_cell(row[name][0].as_py(), self._cells) for name in CELLS}
+            turns = {name: decode_cell(row[name][0].as_py(), self._cells) for name in CELLS}
+            record |= {name: [turn[: self._most] for turn in found] for name, found in turns.items()}
         return record
+
+
+class Doubtful:
+    """The consumer that writes `doubtful.jsonl`, a line for each of `DoubtfulRows`."""
+
+    def __init__(self, files: OutputFiles, path: AnyPath, size: int, texts: bool, cells: CellForm) -> None:
+        self.path = path
+        self._file = files.open(files.aside(path))
+        self._rows = DoubtfulRows(size, texts, cells)
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """The columns that `add` reads."""
+        return self._rows.columns
+
+    def add(self, joined: JoinedShard) -> None:
+        """Adds a shard."""
+        self._rows.add(joined)
+
+    def finish(self) -> list[str]:
+        """Writes the rows that were kept."""
+        count = 0
+        for record in self._rows.records():
+            self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            count += 1
+        self._file.close()
+        return [f"doubtful: {count:,} rows: {self.path}"]
 
 
 def _values(joined: JoinedShard) -> dict[str, np.ndarray]:

@@ -57,3 +57,10 @@ class OutputSettings(StrictModel):
         LeaderboardSettings.model_validate({})
     )
     doubtful_texts: Annotated[bool, Field(description="with the conversations of these rows")] = False
+
+
+class ReportSettings(StrictModel):
+    """The page about a run, which is made from its directory once its outputs are written."""
+
+    enabled: Annotated[bool, Field(description="write report.html, a page about the run")] = True
+    texts: Annotated[bool, Field(description="with the beginnings of the conversations of doubtful rows")] = False
