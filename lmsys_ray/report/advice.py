@@ -31,6 +31,11 @@ _ENDS = {
 }
 
 
+def counted(count: int, what: str) -> str:
+    """Returns a number of things in words."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def verdict(facts: Facts, judged: Mapping[str, Judged]) -> str:
     """Returns in a sentence or two how the run ended, and how good its blend is."""
     counts = facts.manifest.ingested
@@ -41,7 +46,7 @@ def verdict(facts: Facts, judged: Mapping[str, Judged]) -> str:
         return f"Unfinished. {ended}{about}. Scored: {', '.join(done) or 'nothing'}."
     prior = facts.rejects.total()
     text = f"Finished: {counts.lines:,} rows" + (
-        f", {prior:,} rejects." if prior else ", all with a score of their own."
+        f", {counted(prior, 'reject')}." if prior else ", all with a score of their own."
     )
     if IN_USE in judged:
         margin = (judged[IN_USE].log_loss - judged[PRIOR].log_loss).intervals()[:, 0]
@@ -112,10 +117,11 @@ def _texts(facts: Facts, gathered: Gathered) -> Iterator[str]:
 def _rejects(facts: Facts) -> Iterator[str]:
     if facts.rejects:
         reason, count = facts.rejects.most_common(1)[0]
-        yield f"Look at rejects.jsonl: {facts.rejects.total():,} rows, most often because of: {reason} ({count:,})."
+        rows = counted(facts.rejects.total(), "row")
+        yield f"Look at rejects.jsonl: {rows}, most often because of: {reason} ({count:,})."
     counts = facts.manifest.ingested
     if counts and counts.warnings:
-        yield f"{counts.warnings:,} rows were accepted with a warning: {'; '.join(counts.warned[:1])}"
+        yield f"Accepted with a warning: {counted(counts.warnings, 'row')}, first: {'; '.join(counts.warned[:1])}"
 
 
 def _machines(facts: Facts) -> Iterator[str]:

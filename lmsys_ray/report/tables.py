@@ -191,4 +191,4 @@ def standings(facts: Facts) -> Table:
         strength = "none" if each.strength is None else f"{each.strength:.0f}"
         rows.append([each.model, rank, strength, ends, f"{each.battles:,}", f"{each.win_rate:.1%}"])
     columns = ("model", "rank", "strength", "95 % interval", "battles", "win rate")
-    return Table("Leaderboard", columns, rows)
+    return Table("Models and their strengths", columns, rows)

@@ -133,7 +133,7 @@ def _replica(number: int, values: Mapping[str, Any]) -> Lane:
     begin, end, computed = (float(values[key]) for key in ("began", "ended", "computed"))
     busy = computed / (end - begin) if end > begin else 1.0
     note = f"{values['shards']:,} shards, {min(busy, 1):.0%} busy"
-    return Lane(f"replica {number}", [Bar(f"replica {number}", begin, end, "replica")], note=note)
+    return Lane(f"replica {number}, {min(busy, 1):.0%}", [Bar(f"replica {number}", begin, end, "replica")], note=note)
 
 
 def _rate(facts: Facts, ticks: Mapping[int, float], length: float) -> np.ndarray:

@@ -1,5 +1,8 @@
 """The figures of a report against other implementations, on all rows at once."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -12,7 +15,7 @@ from lmsys_ray.evaluation.carried_labels import labels_for
 from lmsys_ray.evaluation.evaluate import IN_USE, PRIOR, evaluate
 from lmsys_ray.evaluation.labelled_scores import join, settings_of
 from lmsys_ray.report.counts import SIDE, Spread
-from lmsys_ray.report.facts import Facts, read_facts
+from lmsys_ray.report.facts import Facts, moment, read_facts
 from lmsys_ray.report.figures.reliability import wilson
 from lmsys_ray.report.gather import Gathered, gather
 from lmsys_ray.report.timeline import courses
@@ -54,6 +57,7 @@ def test_log_loss_by_sklearn(gathered: Gathered, table: pa.Table) -> None:
     known = table["label"].is_valid().to_numpy()
     labels = table["label"].drop_null().to_numpy()
     expected = probabilities(table)[known]
+    expected /= expected.sum(axis=1, keepdims=True)
     assert gathered.labelled
     found = gathered.labelled.judged()
     assert gathered.labelled.rows == len(labels)
@@ -145,8 +149,30 @@ def test_intervals_of_shares_by_scipy(hits: int, rows: int) -> None:
 
 def test_the_timeline_follows_the_history(facts: Facts) -> None:
     (course,) = courses(facts)
-    assert [lane.name for lane in course.lanes] == ["driver", "llama", "replica 1", "replica 2"]
+    assert [lane.name for lane in course.lanes] == ["driver", "llama", "replica 1, 76%", "replica 2, 76%", "lightgbm"]
     assert course.seconds == 27.0
     assert course.lanes[1].deaths == 2
     assert "76% busy" in course.lanes[2].note
-    assert not course.rates  # the files of a run that was made later are not dated by its history
+    assert len(course.lanes[1].ticks) == 8
+    assert [bar.kind for bar in course.lanes[1].bars] == ["pass", "load"]
+    steps = len(course.rates["llama"])
+    assert course.rates["llama"].sum() * course.seconds / steps == pytest.approx(2000)
+
+
+def test_a_pause_is_marked_and_later_files_are_no_part_of_a_start(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", rows=1000, exit_code=None)
+    facts = read_facts(run)
+    began = moment(facts.manifest.starts[0]["began"])
+    assert began
+    for number in range(10):
+        at = began + 10 + number + 300 * (number > 5)
+        os.utime(run.score("llama", number), (at, at))
+    (course,) = courses(read_facts(run))
+    assert [bar.label for bar in course.lanes[1].bars if bar.kind == "wait"] == ["no shard for 301 s"]
+    assert course.seconds == 319
+    manifest = facts.manifest
+    manifest.starts[0] |= {"exit": 0, "seconds": {"total": 30.0}}
+    run.write_manifest(manifest)
+    (course,) = courses(read_facts(run))
+    assert course.seconds == 30
+    assert len(course.lanes[1].ticks) == 6

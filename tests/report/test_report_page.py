@@ -216,7 +216,7 @@ def test_a_job_s_own_run(tmp_path: Path) -> None:
     page.assert_inert()
     assert "39 scored" not in page.text
     assert "scored by all members 39" in page.text
-    assert "Look at rejects.jsonl: 1 rows" in page.text
+    assert "Look at rejects.jsonl: 1 row," in page.text
     manifest = run.read_manifest()
     assert manifest
     replicas = manifest.starts[-1]["replicas"]["judge"]

@@ -8,7 +8,19 @@ import numpy as np
 from markupsafe import Markup
 
 from lmsys_ray.ensemble.leaderboard.board import Standing
-from lmsys_ray.report.figures.svg import WIDTH, circle, cut, figure, line, path, rectangle, short, steps, text
+from lmsys_ray.report.figures.svg import (
+    WIDTH,
+    circle,
+    cut,
+    figure,
+    line,
+    path,
+    rectangle,
+    short,
+    steps,
+    text,
+    time_axis,
+)
 
 _LEFT, _RIGHT, _TOP, _PLOT = 42.0, WIDTH - 10.0, 12.0, 150.0
 _BOTTOM = _TOP + _PLOT
@@ -55,8 +67,8 @@ def rates(key: str, title: str, seconds: float, series: Mapping[str, np.ndarray]
         points = [(x(at[n + side]), _BOTTOM - _PLOT * value / top) for n, value in enumerate(values) for side in (0, 1)]
         lines.append(path(points, f"series s{place % SERIES}"))
     described = "; ".join(f"{name}: at most {values.max():,.1f} rows a second" for name, values in series.items())
-    ticks = steps(seconds)
-    below = _below(ticks, [short(tick) for tick in ticks], x, "seconds of the start")
+    ticks, unit = time_axis(seconds)
+    below = _below([at for at, _ in ticks], [name for _, name in ticks], x, f"{unit} of the start")
     return figure(key, title, described, _BOTTOM + 36, [*_rows_axis(top), *lines, *below])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from lmsys_ray.report.figures.svg import WIDTH, cut, figure, line, path, rectangle, short, steps, text
+from lmsys_ray.report.figures.svg import WIDTH, cut, figure, line, path, rectangle, text, time_axis
 from lmsys_ray.report.timeline import Course, Lane
 
 _LEFT, _RIGHT, _TOP, _ROW = 92.0, WIDTH - 12.0, 10.0, 26.0
@@ -22,14 +22,15 @@ def timeline(key: str, course: Course) -> Markup:
 
     bottom = _TOP + _ROW * len(lanes)
     parts = []
-    for tick in steps(course.seconds):
+    ticks, unit = time_axis(course.seconds)
+    for tick, name in ticks:
         parts += [
             line(x(tick), _TOP, x(tick), bottom, "grid"),
-            text(x(tick), bottom + 14, short(tick), "middle", "tick"),
+            text(x(tick), bottom + 14, name, "middle", "tick"),
         ]
     for place, lane in enumerate(lanes):
         y = _TOP + _ROW * place + 4
-        parts.append(text(_LEFT - 8, y + 13, cut(lane.name, 14), "end"))
+        parts.append(text(_LEFT - 8, y + 13, cut(lane.name, 16), "end"))
         for bar in lane.bars:
             shown = f"{bar.label}: {bar.begin:,.1f} to {bar.end:,.1f} s"
             height, top = (18.0, y) if bar.kind not in ("wait", "load") else (6.0, y + 12)
@@ -38,9 +39,7 @@ def timeline(key: str, course: Course) -> Markup:
         parts += [line(x(tick), y + 1, x(tick), y + 8, "shard") for tick in lane.ticks[::step]]
         if lane.deaths:
             parts += _cross(_LEFT + 6, y + 9)
-        if lane.note:
-            parts.append(text(_RIGHT - 3, y + 13, lane.note, "end", "note"))
-    parts.append(text((_LEFT + _RIGHT) / 2, bottom + 30, "seconds of the start", "middle", "label"))
+    parts.append(text((_LEFT + _RIGHT) / 2, bottom + 30, f"{unit} of the start", "middle", "label"))
     title = f"Timeline of the start of {course.began}"
     return figure(key, title, " ".join(map(told, lanes)), bottom + 36, parts)
 

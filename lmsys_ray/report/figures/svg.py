@@ -12,6 +12,8 @@ from lmsys_ray.printable import printable
 WIDTH = 360
 """Units of a figure's width, so that its texts can be read on a telephone of as many pixels."""
 
+_UNITS = (("days", 86_400.0), ("hours", 3_600.0), ("minutes", 60.0), ("seconds", 1.0))
+
 
 def number(value: float) -> str:
     """Returns a coordinate with one decimal place."""
@@ -68,6 +70,12 @@ def steps(largest: float, most: int = 5) -> list[float]:
     unit = 10.0 ** math.floor(math.log10(rough))
     step = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= rough * (1 - 1e-9))
     return [place * step for place in range(math.floor(largest / step * (1 + 1e-9)) + 1)]
+
+
+def time_axis(seconds: float) -> tuple[list[tuple[float, str]], str]:
+    """Returns round moments up to `seconds`, in seconds, with their names, and the unit of these."""
+    unit, size = next((each for each in _UNITS if seconds >= 3 * each[1]), _UNITS[-1])
+    return [(tick * size, short(tick)) for tick in steps(seconds / size)], unit
 
 
 def short(value: float) -> str:
