@@ -3,18 +3,19 @@
 import argparse
 from collections.abc import Sequence
 
+from lmsys_ray.cli.parsing import command_parser
 from lmsys_ray.config.output_root import output_path
 from lmsys_ray.printable import say
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="Make the page about a run, finished, stopped or at work: what was scored, with what, how fast, "
-        "how sure and how right the scores are, and what to do next. One HTML file, which loads nothing.",
-        epilog=f"Examples: {prog} runs/today; {prog} s3://bucket/runs/today --texts. Writes report.html into the run "
-        "directory. Exit codes: 0 done, 1 failed, 2 wrong usage.",
+    parser = command_parser(
+        prog,
+        "Make the page about a run, finished, stopped or at work: what was scored, with what, how fast, how sure and "
+        "how right the scores are, and what to do next. One HTML file, which loads nothing.",
+        ["runs/today", "runs/today --texts", "s3://bucket/runs/today"],
+        "Writes report.html into the run directory. Exit codes: 0 done, 1 failed, 2 wrong usage.",
     )
     parser.add_argument("run", metavar="RUN_DIR", help=f"run directory of {prog.replace('report', 'score')}")
     parser.add_argument(

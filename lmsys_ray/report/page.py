@@ -8,6 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lmsys_ray import CLASSES
 from lmsys_ray.data.conversations import CELLS
+from lmsys_ray.durations import duration
 from lmsys_ray.evaluation.evaluate import IN_USE
 from lmsys_ray.printable import printable
 from lmsys_ray.report import tables
@@ -16,7 +17,6 @@ from lmsys_ray.report.drawings import draw
 from lmsys_ray.report.facts import Facts
 from lmsys_ray.report.gather import Gathered
 from lmsys_ray.report.labelled import Judged
-from lmsys_ray.report.status_lines import duration
 
 
 def page(facts: Facts, gathered: Gathered) -> str:
