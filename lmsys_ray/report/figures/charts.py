@@ -50,7 +50,11 @@ def histogram(key: str, title: str, edges: Sequence[float], counts: Sequence[int
     ]
     ticks = [low + step for step in steps(high - low)]
     return figure(
-        key, title, note, _BOTTOM + 36, [*_rows_axis(top), *bars, *_below(ticks, [short(t) for t in ticks], x, unit)]
+        key,
+        title,
+        note,
+        _BOTTOM + 36,
+        [*_rows_axis(top, whole=True), *bars, *_below(ticks, [short(t) for t in ticks], x, unit)],
     )
 
 
@@ -103,9 +107,12 @@ def strengths(key: str, standings: Sequence[Standing]) -> Markup:
     return figure(key, "Strengths of the models, with 95 % intervals", described, bottom + 34, parts)
 
 
-def _rows_axis(top: float) -> list[Markup]:
+def _rows_axis(top: float, whole: bool = False) -> list[Markup]:
+    """Returns the axis of rows, or of rows a second, with `whole` numbers alone."""
     found = []
     for tick in steps(top, 4):
+        if whole and tick != int(tick):
+            continue
         y = _BOTTOM - _PLOT * tick / top
         found += [line(_LEFT, y, _RIGHT, y, "grid"), text(_LEFT - 5, y + 3.5, short(tick), "end", "tick")]
     return found
