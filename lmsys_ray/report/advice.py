@@ -43,7 +43,8 @@ def verdict(facts: Facts, judged: Mapping[str, Judged]) -> str:
         done = [f"{name} {len(facts.scored_at[name]):,} of {facts.shards:,} shards" for name in facts.members]
         about = f" ({facts.status.about})" if facts.status.about else ""
         ended = _ENDS.get(facts.status.state, "This run is not finished")
-        return f"Unfinished. {ended}{about}. Scored: {', '.join(done) or 'nothing'}."
+        earlier = " The outputs are those of an earlier start." if facts.status.submission else ""
+        return f"Unfinished. {ended}{about}. Scored: {', '.join(done) or 'nothing'}.{earlier}"
     prior = facts.rejects.total()
     text = f"Finished: {counts.lines:,} rows" + (
         f", {counted(prior, 'reject')}." if prior else ", all with a score of their own."

@@ -28,6 +28,12 @@ DOUBTFUL = 8
 MOST_TEXT = 1_500
 """Characters of a turn that are shown."""
 
+MOST_TURNS = 20
+"""Turns of a cell that are shown."""
+
+MOST_COMPARED = 12
+"""Members that are compared with each other, the first."""
+
 PROPERTIES = ("source", "language")
 """Of rows, by which log losses are told apart."""
 
@@ -91,14 +97,16 @@ def _shard_rows(facts: Facts) -> int:
 
 def _add(gathered: Gathered, joined: JoinedShard, rows: int) -> None:
     scored = joined.scored
+    gathered.rows += joined.table.num_rows
+    gathered.scored += int(scored.sum())
+    if not scored.any():
+        return
     predictions = {name: joined.probabilities[name][scored] for name in gathered.members}
     if gathered.blend:
         predictions[IN_USE] = joined.blended[scored]
-    gathered.rows += joined.table.num_rows
-    gathered.scored += int(scored.sum())
     for name, probabilities in predictions.items():
         gathered.spreads.setdefault(name, Spread()).add(probabilities)
-    for first, second in combinations(gathered.members, 2):
+    for first, second in combinations(gathered.members[:MOST_COMPARED], 2):
         gathered.agreements.setdefault((first, second), Agreement()).add(predictions[first], predictions[second])
     for name, scores in joined.kept.items():
         _add_columns(gathered, name, scores)

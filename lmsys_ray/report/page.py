@@ -15,7 +15,7 @@ from lmsys_ray.report import tables
 from lmsys_ray.report.advice import advice, verdict
 from lmsys_ray.report.drawings import draw
 from lmsys_ray.report.facts import Facts
-from lmsys_ray.report.gather import Gathered
+from lmsys_ray.report.gather import MOST_TEXT, MOST_TURNS, Gathered
 from lmsys_ray.report.labelled import Judged
 
 
@@ -44,6 +44,8 @@ def page(facts: Facts, gathered: Gathered) -> str:
         "drawings": draw(facts, gathered),
         "classes": CLASSES,
         "cells": CELLS,
+        "most_text": MOST_TEXT,
+        "most_turns": MOST_TURNS,
         "interval": tables.interval,
     }
     return environment.get_template("report.html").render(values)

@@ -16,6 +16,7 @@ from lmsys_ray.report.labelled import Judged
 
 MOST_STARTS = 12
 MOST_MODELS = 40
+MOST_FILES = 50
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,10 @@ def interval(estimate: Estimate, digits: int = 4, sign: str = "") -> str:
 
 def files(facts: Facts) -> Table:
     """Returns the files of the input."""
-    rows = [[file.path, f"{file.bytes:,}", file.digest] for file in facts.manifest.ingest.input[:50]]
-    return Table("Files of the input", ("file", "bytes", "digest"), rows, words=(2,))
+    found = facts.manifest.ingest.input
+    rows = [[file.path, f"{file.bytes:,}", file.digest] for file in found[:MOST_FILES]]
+    shown = f", the first {MOST_FILES} of {len(found):,}" if len(found) > MOST_FILES else ""
+    return Table(f"Files of the input{shown}", ("file", "bytes", "digest"), rows, words=(2,))
 
 
 def rejects(facts: Facts) -> Table:

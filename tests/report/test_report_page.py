@@ -14,7 +14,7 @@ from lmsys_ray.cli import score as score_command
 from lmsys_ray.errors import DamagedError, RunError, UsageError
 from lmsys_ray.report.write import write_report
 from lmsys_ray.run_directory.layout import RunDirectory
-from tests.local_job import make_settings, run_job
+from tests.local_job import make_settings, run_job, write_rows
 from tests.report.synthetic import make_run
 
 JOB = Path(__file__).parents[2] / "jobs" / "report.py"
@@ -222,6 +222,35 @@ def test_a_job_s_own_run(tmp_path: Path) -> None:
     replicas = manifest.starts[-1]["replicas"]["judge"]
     assert [replica["shards"] for replica in replicas] == [5]
     assert 0 <= replicas[0]["began"] <= replicas[0]["ended"]
+
+
+def test_a_run_of_rejects_alone(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in.csv", 9, bad=range(9))
+    settings = make_settings(tmp_path)
+    run_job(settings)
+    page = page_of(RunDirectory(settings.output))
+    page.assert_inert()
+    assert "Finished: 9 rows, 9 rejects." in page.text
+
+
+def test_a_later_start_that_failed(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", exit_code=1)
+    run.submission.write_text("of an earlier start")
+    assert "This run failed (exit code 1)" in page_of(run).text
+    assert "The outputs are those of an earlier start." in page_of(run).text
+
+
+def test_long_cells_are_shown_in_part(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", rows=8, shard_rows=8)
+    shard = run.read_shard(0)
+    long = pa.array([json.dumps(["x" * 5000] + [f"turn {n}" for n in range(30)])] * 8, pa.large_string())
+    run.write_shard(0, shard.set_column(shard.schema.get_field_index("prompt"), "prompt", long))
+    text = page_of(run, texts=True).text
+    assert "x" * 1500 + " …" in text
+    assert "x" * 1501 not in text
+    assert "turn 18" in text
+    assert "turn 19 " not in text
+    assert "11 turns more." in text
 
 
 def test_a_report_that_fails_costs_nothing_else(
