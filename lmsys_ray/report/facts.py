@@ -22,7 +22,7 @@ from lmsys_ray.report.status import Status, read_status
 from lmsys_ray.run_directory.layout import RunDirectory
 from lmsys_ray.run_directory.manifest import Manifest
 from lmsys_ray.scoring.settings import Settings
-from lmsys_ray.storage.files import exists, listing, read_bytes
+from lmsys_ray.storage.files import AnyPath, exists, listing, read_bytes
 
 _STANDINGS = TypeAdapter(list[Standing])
 _TABLE = ".parquet"
@@ -42,6 +42,8 @@ class Facts:
     """Rows without a score of their own, by the kind of reason."""
     scored_at: Mapping[str, Mapping[int, float]]
     """By member and shard: when its scores were written, seconds since 1970; 0 where the storage does not tell."""
+    ingested_at: Mapping[int, float]
+    """The same of the shards of conversations."""
     shards: int
     """Shards of conversations so far."""
     standings: list[Standing]
@@ -73,7 +75,7 @@ def read_facts(path: RunDirectory) -> Facts:
     run = RunDirectory(path.path, manifest.binding)
     settings = settings_of(run)
     status = read_status(run, time.time())  # which only says whether a start is at work
-    scored_at = {name: _times(run, name) for name in settings.blending().weights}
+    scored_at = {name: _times(run.score(name, 0).parent) for name in settings.blending().weights}
     return Facts(
         run=run,
         settings=settings,
@@ -82,6 +84,7 @@ def read_facts(path: RunDirectory) -> Facts:
         reading=Reading.from_dict(manifest.ingest.reading),
         rejects=kinds(run.reject_reasons()) if exists(run.rejects) else Counter(),
         scored_at=scored_at,
+        ingested_at=_times(run.shards),
         shards=manifest.ingested.shards if manifest.ingested else status.shards,
         standings=_standings(run) if status.state == "done" else [],
     )
@@ -95,8 +98,8 @@ def moment(text: Any) -> float | None:
         return None
 
 
-def _times(run: RunDirectory, member: str) -> dict[int, float]:
-    files = listing(run.score(member, 0).parent)
+def _times(folder: AnyPath) -> dict[int, float]:
+    files = listing(folder)
     stems = {name.removesuffix(_TABLE): file.modified for name, file in files.items() if name.endswith(_TABLE)}
     return {int(stem): modified for stem, modified in sorted(stems.items()) if stem.isdecimal()}
 

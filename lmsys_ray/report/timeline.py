@@ -78,18 +78,18 @@ def _course(facts: Facts, start: Mapping[str, Any], began: float, until: float) 
     seconds = {str(name): float(value) for name, value in (start.get("seconds") or {}).items()}
     total = seconds.get("total")
     end = until if total is None else min(began + total + _LATER, until)
-    ticks = {
-        name: {shard: at - began for shard, at in times.items() if began <= at < end}
-        for name, times in facts.scored_at.items()
-    }
+    ticks = {name: _within(times, began, end) for name, times in facts.scored_at.items()}
+    read = sorted(_within(facts.ingested_at, began, end).values())
     latest = max((at for each in ticks.values() for at in each.values()), default=0.0)
     known = sum(seconds.get(stage, 0.0) for stage in ("start of Ray", "ingest", "passes", "join"))
     length = max(total or 0.0, latest, known)
     scoring = [name for name in ticks if ticks[name] or f"pass {name}" in seconds]
-    if not length or not (scoring or "ingest" in seconds):
+    length = max(length, max(read, default=0.0))
+    if not length or not (scoring or read or "ingest" in seconds):
         return None
-    lanes = [_driver(seconds, length)]
-    before = sum(seconds.get(stage, 0.0) for stage in ("start of Ray", "ingest"))
+    driver = _driver(seconds, length, read)
+    lanes = [driver]
+    before = max((bar.end for bar in driver.bars if bar.kind in ("ray", "ingest")), default=0.0)
     for lane in LANES:
         at = before
         for name in scoring:
@@ -102,12 +102,19 @@ def _course(facts: Facts, start: Mapping[str, Any], began: float, until: float) 
     return Course(str(start.get("began")), length, _ended(start), lanes, rates)
 
 
-def _driver(seconds: Mapping[str, float], length: float) -> Lane:
+def _within(times: Mapping[int, float], began: float, end: float) -> dict[int, float]:
+    """Returns the seconds of a start at which shards were written, of those that were written in it."""
+    return {shard: at - began for shard, at in times.items() if began <= at < end}
+
+
+def _driver(seconds: Mapping[str, float], length: float, read: list[float]) -> Lane:
     lane, at = Lane("driver"), 0.0
     for stage, kind in (("start of Ray", "ray"), ("ingest", "ingest")):
         if stage in seconds:
             lane.bars.append(Bar(stage, at, at + seconds[stage], kind))
             at += seconds[stage]
+    if "ingest" not in seconds and read:
+        lane.bars.append(Bar("ingest, by its shards", read[0], read[-1], "ingest"))
     if "join" in seconds:
         lane.bars.append(Bar("join and outputs", length - seconds["join"], length, "join"))
     return lane

@@ -115,14 +115,16 @@ def make_run(
     )
     run.write_manifest(manifest)
     run.rejects.write_text("")
+    began = calendar.timegm(time.strptime(BEGAN, "%Y-%m-%dT%H:%M:%SZ"))
     for number in range(shards):
         first = number * shard_rows
         shard = shard_table(first, min(shard_rows, rows - first), size, carried, rng)
         run.write_shard(number, shard)
+        os.utime(run.path / "shards" / f"{number:05d}.parquet", (began + 4 + number / shards,) * 2)
         for name, member in members.items():
             if scored is None or number < scored.get(name, 0):
                 run.write_scores(name, number, scores_table(shard, bool(member.get("swap")), rng))
-                at = calendar.timegm(time.strptime(BEGAN, "%Y-%m-%dT%H:%M:%SZ")) + 8 + 16 * number / shards
+                at = began + 8 + 16 * number / shards
                 os.utime(run.path / "scores" / name / f"{number:05d}.parquet", (at, at))
     if exit_code == 0 and "model_a" in carried:
         make_leaderboard(run, settings_of(run), settings.outputs.leaderboard, run.path)

@@ -170,6 +170,9 @@ def test_a_pause_is_marked_and_later_files_are_no_part_of_a_start(tmp_path: Path
     (course,) = courses(read_facts(run))
     assert [bar.label for bar in course.lanes[1].bars if bar.kind == "wait"] == ["no shard for 301 s"]
     assert course.seconds == 319
+    (ingest,) = course.lanes[0].bars
+    assert (ingest.begin, ingest.end) == (4, pytest.approx(4.9))
+    assert course.lanes[1].bars[0].begin == ingest.end
     manifest = facts.manifest
     manifest.starts[0] |= {"exit": 0, "seconds": {"total": 30.0}}
     run.write_manifest(manifest)
