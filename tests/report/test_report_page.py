@@ -253,6 +253,23 @@ def test_long_cells_are_shown_in_part(tmp_path: Path) -> None:
     assert "11 turns more." in text
 
 
+def test_score_ends_with_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = make_settings(tmp_path)
+    report = run_job(settings)
+    run = RunDirectory(settings.output)
+    monkeypatch.setattr("lmsys_ray.scoring.preflight.check", lambda settings, say: settings)
+    monkeypatch.setattr("lmsys_ray.scoring.job.score", lambda settings, display: report)
+    command = ["--config", str(run.path / "settings.yaml")]
+    assert score_command.main(command) == 0
+    assert capsys.readouterr().out.endswith(f"report: {run.report}\n")
+    assert run.report.exists()
+    assert score_command.main([*command, "--set", "report.enabled=false"]) == 0
+    assert "report:" not in capsys.readouterr().out
+    assert not run.report.exists()
+
+
 def test_a_report_that_fails_costs_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

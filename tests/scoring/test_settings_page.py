@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field
 
 from lmsys_ray.config.base import PathName, PositiveInt
-from lmsys_ray.ensemble.exports.settings import OutputSettings, PreferenceSettings
+from lmsys_ray.ensemble.exports.settings import OutputSettings, PreferenceSettings, ReportSettings
 from lmsys_ray.ensemble.leaderboard.settings import LeaderboardSettings
 from lmsys_ray.members.registry import kind_named
 from lmsys_ray.scoring.settings import Settings
@@ -47,10 +47,11 @@ def test_tables_hold_every_setting() -> None:
         listed = re.findall(r"^\| `(\w+)`", tables()[name], re.MULTILINE)
         assert listed == [field for field in kind_named(name).settings.model_fields if field != "kind"]
     assert set(re.findall(r"^\| `([\w.]+)`", tables()["run"], re.MULTILINE)) == {
-        *(name for name in Settings.model_fields if name not in ("outputs", "stacking")),
+        *(name for name in Settings.model_fields if name not in ("outputs", "report", "stacking")),
         *(f"outputs.{name}" for name in OutputSettings.model_fields if name not in ("preferences", "leaderboard")),
         *(f"outputs.preferences.{name}" for name in PreferenceSettings.model_fields),
         *(f"outputs.leaderboard.{name}" for name in LeaderboardSettings.model_fields),
+        *(f"report.{name}" for name in ReportSettings.model_fields),
         *("stacking.tie", "stacking.members"),
     }
 
