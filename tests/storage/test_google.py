@@ -3,9 +3,14 @@
 The emulator knows no conditional puts, so that two starts at once are not tried here.
 """
 
+import json
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +20,7 @@ from lmsys_ray.run_directory.layout import RunDirectory
 from lmsys_ray.storage import files as storage
 from lmsys_ray.storage.cache import local_copy
 from lmsys_ray.storage.files import path_of
+from tests.fault_tolerance.jobs import ROOT, make_lightgbm, write_input
 from tests.ingest.test_resume import LocalRows, run_ingest, small_blocks, write_inputs
 from tests.storage.test_inputs import tables
 
@@ -80,3 +86,39 @@ def test_a_model_is_fetched(google: str, tmp_path: Path, monkeypatch: pytest.Mon
     }
     with pytest.raises(RunError, match=r"cannot be written \(not there: "):
         storage.write_bytes(path_of("gs://no-such-bucket/run/manifest.json"), b"")
+
+
+@pytest.mark.slow
+def test_a_whole_job_writes_what_a_local_one_writes(google: str, tmp_path: Path) -> None:
+    write_input(tmp_path / "in.csv", 48, {5: '["unclosed'})
+    member = make_lightgbm(tmp_path)
+    values = {"input": str(tmp_path / "in.csv"), "shard_rows": 8, "members": {"lightgbm": member}}
+    run_job({**values, "output": str(tmp_path / "run")})
+    expected = (tmp_path / "run" / "submission.csv").read_bytes()
+
+    (url,) = stored(google, [str(tmp_path / "in.csv")])
+    for file in Path(member["artifacts"]).iterdir():
+        storage.write_bytes(path_of(f"{google}/trees/{file.name}"), file.read_bytes())
+    moved = {**values, "input": url, "members": {"lightgbm": {**member, "artifacts": f"{google}/trees"}}}
+    run_job({**moved, "output": f"{google}/run"})
+    run = RunDirectory(f"{google}/run")
+    assert storage.read_bytes(run.submission) == expected
+
+    storage.remove(run.score("lightgbm", 3))
+    storage.remove(run.submission)
+    again = run_job({**moved, "output": f"{google}/run"})
+    assert storage.read_bytes(run.submission) == expected
+    assert "lightgbm: 8 rows in " in again
+
+
+def run_job(values: dict[str, Any]) -> str:
+    """Runs score.py in a process of its own, whose workers see the emulator too; returns what it said."""
+    sets = [f"{key}={json.dumps(value)}" for key, value in values.items() if key not in ("input", "output")]
+    command = [sys.executable, "jobs/score.py", "--input", values["input"], "--output", values["output"]]
+    flags = [part for text in sets for part in ("--set", text)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, *flags], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
