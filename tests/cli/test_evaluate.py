@@ -17,5 +17,6 @@ def test_the_next_command_is_named_alike(
     run, _ = make_run(tmp_path, [f"question {n}" for n in range(200)], members, {"good": 0.5, "poor": 0.5})
     write_labels(tmp_path / "labels.csv", labels)
     evaluate.main(["--run", str(run.path), "--labels", str(tmp_path / "labels.csv")], prog)
-    told = f"to blend the run with the fitted weights and temperature: {score} --config {run.path / 'evaluation' / 'blend.yaml'}\n"
+    settings = run.path / "evaluation" / "blend.yaml"
+    told = f"to blend the run with the fitted weights and temperature: {score} --config {settings}\n"
     assert told in capsys.readouterr().out
