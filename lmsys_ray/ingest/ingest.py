@@ -61,7 +61,7 @@ def ingest(
         counts = replace(done.counts)
         for file, batch in _remaining(batches, done, files):
             place = files.index(file) if files is not None and run.binding.ingest else None
-            for part in shards.parts(_with_repeats_marked(batch, seen)):
+            for part in shards.parts(with_repeats_marked(batch, seen)):
                 if fail_on_reject:
                     _refuse_rejects(file, part)
                 rejects.write(file, part)
@@ -101,7 +101,7 @@ def _start(part: pa.Table) -> ReadPosition:
     return ReadPosition(part["start_at"][-1].as_py(), part["start_row"][-1].as_py())
 
 
-def _with_repeats_marked(batch: pa.Table, seen: SeenIds) -> pa.Table:
+def with_repeats_marked(batch: pa.Table, seen: SeenIds) -> pa.Table:
     """Adds the columns `kept` (bool) and `bytes` (int64, of kept texts), and a reason to rows whose id was seen."""
     has_id = batch["id"].is_valid().to_numpy()
     kept = has_id.copy()

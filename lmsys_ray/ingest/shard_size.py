@@ -15,8 +15,8 @@ _LEAST, _MOST = 64, 1024
 _ROW_BYTES = 2500
 """A typical conversation as CSV."""
 
-_COMPRESSED_ENDINGS = (".gz", ".parquet")
-_COMPRESSED = 2.5
+COMPRESSED_ENDINGS = (".gz", ".parquet")
+COMPRESSED = 2.5
 """How much larger text is than such a file of it."""
 
 
@@ -25,7 +25,7 @@ def shard_rows(setting: int | Literal["auto"], files: Sequence[Mapping[str, Any]
     if setting != "auto":
         return setting
     size = sum(
-        file["bytes"] * (_COMPRESSED if file["path"].lower().endswith(_COMPRESSED_ENDINGS) else 1) for file in files
+        file["bytes"] * (COMPRESSED if file["path"].lower().endswith(COMPRESSED_ENDINGS) else 1) for file in files
     )
     rows = int(min(size / _ROW_BYTES, limit or size))
     return min(_MOST, max(_LEAST, 1 << (rows // _SHARDS).bit_length() >> 1))
