@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "lmsys_ray"
 
 ROOMS = (
-    *("cli", "report", "evaluation", "benchmark", "simulation", "scoring", "members", "ensemble", "ingest", "cluster"),
-    *("prompts", "run_directory", "config", "data", "checkpoints", "engine", "fault_tolerance", "storage"),
+    *("cli", "report", "evaluation", "benchmark", "simulation", "planning", "scoring", "members", "ensemble", "ingest"),
+    *("cluster", "prompts", "run_directory", "config", "data", "checkpoints", "engine", "fault_tolerance", "storage"),
 )
 """From the top; the modules of the package itself lie below them all."""
 

@@ -16,6 +16,7 @@ PROG = "lmsys-ray"
 
 COMMANDS = {
     "score": "score conversations with every member and write the blended submission",
+    "plan": "tell what a run will read, need, take and cost, without starting it",
     "status": "tell how far a run is, from its directory alone",
     "report": "make the page about a run, finished or not: report.html",
     "evaluate": "judge a finished run against labels and fit its blend",

@@ -39,6 +39,12 @@ def parser(prog: str = "score.py") -> argparse.ArgumentParser:
         "3 done, but with rejects or warnings (with --strict); 130 stopped by Ctrl-C; 143 stopped by SIGTERM; "
         "129 by SIGHUP. After 1, 129, 130 and 143 the same command resumes from what is done.",
     )
+    add_run_flags(parser)
+    return parser
+
+
+def add_run_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags by which a run's settings are said."""
     parser.add_argument(
         "--config",
         metavar="FILE",
@@ -69,7 +75,6 @@ def parser(prog: str = "score.py") -> argparse.ArgumentParser:
     parser.add_argument(
         "--set", metavar="key.path=value", action="append", default=[], dest="sets", help="any setting; may be repeated"
     )
-    return parser
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "score.py") -> int:
@@ -113,9 +118,12 @@ def _write_report(run: RunDirectory, log: Log = "text") -> None:
             display.say(f"warning: there is no new report: {error}")
 
 
-def score_settings(arguments: argparse.Namespace, tell: Callable[[str], None] = say) -> Settings:
-    """Returns the settings that the flags of `parser` ask for, their output an absolute path or a URL.
+def score_settings(
+    arguments: argparse.Namespace, tell: Callable[[str], None] = say, starts: bool = True
+) -> Settings:
+    """Returns the settings that the flags of `add_run_flags` ask for, their output an absolute path or a URL.
 
+    Where nothing `starts`, nothing is written, so that standard input, which a run keeps, is refused.
     Raises `UsageError` for what is not accepted.
     Tells a line for each member whose preset was chosen for another model than the one it now has.
     """
@@ -133,7 +141,7 @@ def score_settings(arguments: argparse.Namespace, tell: Callable[[str], None] = 
         _trust_pickle(values.get("members"))
     settings = validate_settings(Settings, values)
     output = output_path(settings.output, settings.output_root)
-    settings = settings.model_copy(update={"input": _with_standard_input(settings.input, output)})
+    settings = settings.model_copy(update={"input": _with_standard_input(settings.input, output, starts)})
     if is_submitted() and output != settings.output:
         said.append(f"output: {output}; a submitted job loses its working directory (output_root names another place)")
     for line in said:
@@ -154,10 +162,12 @@ def _settings_of_run(arguments: argparse.Namespace, said: list[str]) -> list[str
     return [str(file)]
 
 
-def _with_standard_input(inputs: list[str], output: str) -> list[str]:
+def _with_standard_input(inputs: list[str], output: str, starts: bool) -> list[str]:
     """Returns the names of an input with that of a file of the run in place of `-`."""
     if _STANDARD_INPUT not in inputs:
         return inputs
+    if not starts:
+        raise UsageError("input: - is standard input, which only a run keeps; name a file")
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError("input: - is standard input, which is a terminal; pipe a file into the command, or name one")
     from lmsys_ray.data.readers import standard_input

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -79,6 +80,7 @@ def read_input(settings: Settings, options: Options, on_rows: Callable[[int], No
     size = sum(file.text_bytes for file in files)
     share = 1.0 if options.whole or size <= LARGEST_WHOLE else LARGEST_WHOLE / size
     done = [0.0] * len(files)
+    """Bytes of each file that were read."""
 
     def tables() -> Iterator[pa.Table]:
         for place, file in enumerate(files):
@@ -94,7 +96,7 @@ def read_input(settings: Settings, options: Options, on_rows: Callable[[int], No
         limited(tables(), settings.limit), sample, lambda rows: with_repeats_marked(rows, seen), on_rows
     )
     listed = [{"path": file.path, "bytes": file.bytes} for file in files]
-    facts = _facts(counts, settings.limit, scale=_scale(done, size, share))
+    facts = _of_all(counts, settings.limit, None if share == 1 else max(1.0, size / max(1.0, sum(done))))
     return (
         InputFacts(
             files=len(files),
@@ -116,19 +118,16 @@ def read_input(settings: Settings, options: Options, on_rows: Callable[[int], No
     )
 
 
-def _facts(counts: Counts, limit: int | None, scale: float) -> tuple[int, int, int, bool]:
-    """Returns rows, scorable rows and rejects of an input `scale` times as large as what was read, and if exact."""
-    if scale == 1 or (limit is not None and counts.rows >= limit):
+def _of_all(counts: Counts, limit: int | None, scale: float | None) -> tuple[int, int, int, bool]:
+    """Returns rows, scorable rows and rejects of the whole input, and whether they are exact.
+
+    It is `scale` times as large as what was read of it; None: it was read to its end.
+    """
+    if scale is None or (limit is not None and counts.rows >= limit):
         return counts.rows, counts.scorable, counts.rejects, True
-    rows = round(counts.rows * scale)
-    scale *= min(1.0, limit / rows) if limit is not None and rows else 1.0
-    scorable, rejects = round(counts.scorable * scale), round(counts.rejects * scale)
-    return min(rows, limit or rows), scorable, rejects, False
-
-
-def _scale(done: Sequence[float], size: float, share: float) -> float:
-    """Returns how much larger the input is than what was read of it, by bytes."""
-    return 1.0 if share == 1 else max(1.0, size / max(1.0, sum(done)))
+    rows = min(round(counts.rows * scale), limit or sys.maxsize)
+    scale = rows / max(1, counts.rows)
+    return rows, round(counts.scorable * scale), round(counts.rejects * scale), False
 
 
 def _beginning(tables: Iterator[pa.Table], share: float, size: float) -> Iterator[tuple[pa.Table, float]]:
@@ -136,17 +135,15 @@ def _beginning(tables: Iterator[pa.Table], share: float, size: float) -> Iterato
 
     Positions in the file count them where it has some, else the texts.
     """
-    texts = 0.0
-    first: tuple[int, float] | None = None
+    texts, ratio, last = 0.0, 1.0, 0
     for table in tables:
-        at = table["start_at"][-1].as_py() or 0
+        at = table["start_at"][0].as_py() or 0
+        if at > max(last, share * size / 100) and texts:  # row groups of Parquet stay below that
+            ratio = at / texts
+        last = at
         texts += sum(pc.sum(pc.binary_length(table[cell])).as_py() or 0 for cell in CELLS)
-        # Texts are a part of the file; how large a part is known once reading has come to a later position.
-        if first is None and at > share * size / 10 and at < size:
-            first = (at, texts)
-        read = texts * first[0] / max(1.0, first[1]) if first else texts
-        yield table, min(read, size)
-        if share < 1 and read >= share * size:
+        yield table, texts * ratio
+        if share < 1 and texts * ratio >= share * size:
             return
 
 

@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from lmsys_ray.data.conversations import CELLS
 from lmsys_ray.fault_tolerance.row_isolation import compute_rows
 from lmsys_ray.members.encoded import TOKEN_IDS
-from lmsys_ray.members.protocol import Encoder
-
-KEPT = {"prompt": "kept_prompt", "response_a": "kept_a", "response_b": "kept_b"}
-"""By cell: the column of an encoded table with the share of its text that the model reads, 0 to 1."""
+from lmsys_ray.members.protocol import KEPT, Encoder
 
 _BARS = 10
 _QUANTILES = {"5%": 0.05, "50%": 0.5, "95%": 0.95, "max": 1.0}
@@ -99,8 +97,10 @@ def read_sample(encoder: Encoder, sample: pa.Table, max_length: int) -> Reads | 
 
 
 def _kept(encoded: pa.Table) -> dict[str, np.ndarray]:
-    names = {cell: column for cell, column in KEPT.items() if column in encoded.column_names}
-    return {cell: encoded[column].to_numpy().astype(np.float64) for cell, column in names.items()}
+    """Returns by cell the share of each row's text that is read, 0 to 1; empty where the encoder does not tell it."""
+    names = dict(zip(CELLS, KEPT.names, strict=True))
+    there = {cell: column for cell, column in names.items() if column in encoded.column_names}
+    return {cell: encoded[column].to_numpy().astype(np.float64) for cell, column in there.items()}
 
 
 def kept_share(shares: np.ndarray) -> Kept:
@@ -124,7 +124,8 @@ def histogram(tokens: np.ndarray, bars: int = _BARS) -> list[tuple[int, int, int
     least, most = int(tokens.min()), int(tokens.max())
     width = max(1, -(-(most - least + 1) // bars))
     counts = np.bincount((tokens - least) // width)
-    return [(least + place * width, least + (place + 1) * width - 1, int(rows)) for place, rows in enumerate(counts)]
+    firsts = [least + place * width for place in range(len(counts))]
+    return [(first, min(first + width - 1, most), int(rows)) for first, rows in zip(firsts, counts, strict=True)]
 
 
 def doubled_start(ids: Sequence[np.ndarray], special: set[int]) -> int | None:

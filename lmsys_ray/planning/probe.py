@@ -1,0 +1,137 @@
+"""Measures a member's speed on this machine, by loading it in this process and scoring some rows."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lmsys_ray.data.conversations import CELLS, CellForm
+from lmsys_ray.errors import UsageError
+from lmsys_ray.fault_tolerance.row_isolation import compute_rows
+from lmsys_ray.members.orders import both_orders, merged, rows_between
+from lmsys_ray.members.protocol import Encoder, MemberSettings
+from lmsys_ray.members.registry import kind_of
+from lmsys_ray.planning.speed import Speed
+
+_WARM_UP = 4
+"""Rows that are scored before the measurement, since the first call of a device or a library is slower."""
+
+_LEAST_SECONDS, _MOST_ROUNDS = 1.0, 20
+"""The rows are scored again until so much time has passed, but not more often than that."""
+
+
+def probe_rows(sample: pa.Table, rows: int) -> pa.Table:
+    """Returns `rows` of a sample whose lengths are distributed as in it, in their order there."""
+    if rows >= sample.num_rows:
+        return sample
+    order = np.argsort(row_bytes(sample), kind="stable")
+    places = ((np.arange(rows) + 0.5) * sample.num_rows / rows).astype(np.int64)
+    return sample.take(np.sort(order[places]))
+
+
+def row_bytes(rows: pa.Table) -> np.ndarray:
+    """Returns the bytes of the texts of each row, int64 [rows]."""
+    found: np.ndarray = sum(pc.binary_length(rows[cell]).to_numpy() for cell in CELLS)
+    return found
+
+
+def probe(name: str, settings: MemberSettings, cells: CellForm, rows: pa.Table, shard_rows: int) -> Speed:
+    """Loads a member and returns the speed at which it encodes and scores `rows`, shard by shard.
+
+    Raises `UsageError` where it cannot be loaded, or scores none of the rows.
+    """
+    kind = kind_of(settings)
+    with _threads_of(kind.lane):
+        began = time.perf_counter()
+        try:
+            encoder = kind.encoder(settings, cells)
+            scorer = kind.scorer(settings, cells)
+        except UsageError as error:
+            raise UsageError(f"members.{name}: {error}") from None
+        load = time.perf_counter() - began
+        orders = 2 if settings.swap else 1
+
+        def score(part: pa.Table) -> tuple[float, float, float, int]:
+            encoded, encoding = _encoded(encoder, part, orders)
+            at = time.perf_counter()
+            scored, _ = compute_rows(
+                encoded.num_rows // orders,
+                lambda start, stop: scorer.score(rows_between(encoded, start, stop, orders)),
+                lambda start, stop: nullcontext(),
+            )
+            return _units(encoded, part), encoding, time.perf_counter() - at, len(scored)
+
+        score(rows.slice(0, _WARM_UP))
+        units = encoding = scoring = 0.0
+        parts = [rows.slice(start, shard_rows) for start in range(0, rows.num_rows, shard_rows)]
+        rounds = done = 0
+        while rounds < _MOST_ROUNDS and encoding + scoring < _LEAST_SECONDS:
+            rounds += 1
+            for part in parts:
+                found = score(part)
+                units, encoding, scoring = units + found[0], encoding + found[1], scoring + found[2]
+                done += found[3]
+    if not done:
+        raise UsageError(f"members.{name}: none of the {rows.num_rows} rows of --probe could be scored; try more rows")
+    # Tasks on the CPU encode ahead of a GPU; on a CPU the replica encodes for itself.
+    seconds = scoring if kind.lane == "device" and _on_gpu(settings) else encoding + scoring
+    again = f", {rounds} times" if rounds > 1 else ""
+    source = f"measured here: {rows.num_rows:,} rows{again} in {encoding + scoring:.1f} s"
+    return Speed("bytes" if encoder is None else "tokens", units / max(seconds, 1e-9), load, True, source)
+
+
+def _encoded(encoder: Encoder | None, rows: pa.Table, orders: int) -> tuple[pa.Table, float]:
+    """Returns what the scorer receives for rows, in both orders where there are two, and the seconds that it took."""
+    began = time.perf_counter()
+
+    def encode(start: int, stop: int) -> pa.Table:
+        part = rows.slice(start, stop - start)
+        part = both_orders(part) if orders == 2 else part
+        return part if encoder is None else encoder.encode(part)
+
+    parts, _ = compute_rows(rows.num_rows, encode, lambda start, stop: nullcontext())
+    return merged(parts or [encode(0, 0)], orders), time.perf_counter() - began
+
+
+def _units(encoded: pa.Table, rows: pa.Table) -> float:
+    if "tokens" in encoded.column_names:
+        return float(pc.sum(encoded["tokens"]).as_py() or 0)
+    return float(row_bytes(rows).sum())
+
+
+def _on_gpu(settings: MemberSettings) -> bool:
+    import torch
+
+    return torch.cuda.is_available() and getattr(settings, "device", "cpu") != "cpu"
+
+
+@contextmanager
+def _threads_of(lane: str) -> Iterator[None]:
+    """Leaves a member of the lane `cpu` the one core that its workers have; others set their own."""
+    if lane != "cpu":
+        yield
+        return
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        yield
+
+
+def import_seconds() -> float:
+    """Returns how long a new process takes to import Ray, the yardstick of what a start of Ray costs here.
+
+    Ray is not started. The second of two imports counts, since the first may read files from the disk.
+    """
+    found = 0.0
+    for _ in range(2):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import ray.data"], check=False, capture_output=True)
+        found = time.perf_counter() - began
+    return found
