@@ -118,9 +118,7 @@ def _write_report(run: RunDirectory, log: Log = "text") -> None:
             display.say(f"warning: there is no new report: {error}")
 
 
-def score_settings(
-    arguments: argparse.Namespace, tell: Callable[[str], None] = say, starts: bool = True
-) -> Settings:
+def score_settings(arguments: argparse.Namespace, tell: Callable[[str], None] = say, starts: bool = True) -> Settings:
     """Returns the settings that the flags of `add_run_flags` ask for, their output an absolute path or a URL.
 
     Where nothing `starts`, nothing is written, so that standard input, which a run keeps, is refused.

@@ -54,7 +54,7 @@ class Machine:
     """0: everything runs on the CPU."""
     cores: int
     memory: int
-    """Bytes of one GPU, or of the machine where it has none."""
+    """Bytes of one GPU, or of the machine where it has none; 0: not known."""
     here: bool
     """Whether it is this machine, so that its speed can be measured."""
     gpu: Gpu | None = None
@@ -64,6 +64,11 @@ class Machine:
         """Returns the same with another number of GPUs, and as many more cores."""
         cores = max(1, self.cores * gpus // max(1, self.gpus))
         return Machine(self.device, gpus, cores, self.memory, self.here, self.gpu)
+
+    def on_its_cpu(self) -> Machine:
+        """Returns the same without its GPUs, for members that do not use them."""
+        memory = self.memory if not self.gpus else _host_memory() if self.here else 0
+        return Machine(f"{self.cores} CPU cores", 0, self.cores, memory, self.here)
 
 
 def machine_for(gpu: Gpu | None, gpus: int | None) -> Machine:
@@ -97,5 +102,8 @@ def _this_machine() -> Machine:
     if torch.cuda.is_available():
         name, memory = torch.cuda.get_device_name(0), torch.cuda.get_device_properties(0).total_memory
         return Machine(name, torch.cuda.device_count(), cores, memory, here=True, gpu=known_gpu(name, memory))
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Machine(f"{cores} CPU cores", 0, cores, memory, here=True)
+    return Machine(f"{cores} CPU cores", 0, cores, _host_memory(), here=True)
+
+
+def _host_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

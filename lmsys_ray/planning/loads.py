@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 from lmsys_ray.checkpoints.settings import ModelSettings
@@ -41,6 +43,7 @@ class Loads:
     width: int
     """Bytes of an activation."""
     weight_bytes: int
+    """Of the model in this quantization, without the adapter."""
     stored: str
     """Types of the tensors in the files, by how many weights have them."""
     attention: str
@@ -67,8 +70,7 @@ def read_loads(settings: NamesModel, machine: Machine) -> Loads:
     from lmsys_ray.checkpoints import depth, stored
     from lmsys_ray.checkpoints.config_checks import is_causal, read_json
     from lmsys_ray.checkpoints.reading import library_errors
-    from lmsys_ray.checkpoints.sources import model_directory, read_tokenizer, trained_dtype
-    from lmsys_ray.checkpoints.weight_files import tensors
+    from lmsys_ray.checkpoints.sources import SCORING, TOKENIZER_FILES, model_directory, read_tokenizer, trained_dtype
     from lmsys_ray.engine import weight_counts
     from lmsys_ray.engine.models.classes import classifier_class, without_weights
     from lmsys_ray.errors import UsageError
@@ -76,14 +78,14 @@ def read_loads(settings: NamesModel, machine: Machine) -> Loads:
 
     own, name = cast(ModelSettings, settings), settings.model
     with quiet_libraries():
-        directory = model_directory(name, trust_pickle=own.trust_pickle)
+        directory = model_directory(name, (*TOKENIZER_FILES, SCORING))
         content = read_json(directory, name)
         with library_errors(f"model: {name} is not a model that transformers knows", "fetch it again"):
             config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
         if classifier_class(config) is None:
             raise UsageError(f"model: transformers has no sequence classifier for {config.model_type}, that of {name}")
         depth.keep_first(own.layers, config, name)
-        found = tensors(directory, name)
+        found = _tensors(directory, name)
         with library_errors(f"model: transformers cannot build {name} by its config.json", "mend it"):
             weights, meta = weight_counts.count(config), without_weights(config)
         read = read_tokenizer(name, own.adapter, own.append_eos)
@@ -98,7 +100,7 @@ def read_loads(settings: NamesModel, machine: Machine) -> Loads:
         weight_bytes = round(weights.bytes(BYTES.get(quantization, width), width))
     else:
         quantization = f"stored by {stored.method(described)}"
-        weight_bytes = stored.needed_bytes(found, own.layers)
+        weight_bytes = stored.needed_bytes(found, own.layers) or _stored_bytes(described, weights, width)
     heads = getattr(text, "num_attention_heads", 1) or 1
     return Loads(
         architecture=type(meta).__name__,
@@ -151,11 +153,31 @@ def choose(setting: str, weights: Weights, memory: int, width: int) -> str:
     return setting if setting != "auto" else devices.choose_quantization(setting, weights, memory, width)
 
 
+def _tensors(directory: Path, name: str) -> dict[str, Any]:
+    """Returns the tensors of a model by the headers of its files; none where these are not on this machine.
+
+    A plan does not fetch gigabytes to tell what is in them.
+    """
+    from lmsys_ray.checkpoints.weight_files import INDEX, WEIGHTS, tensors
+
+    there = (directory / WEIGHTS).is_file()
+    if not there and (directory / INDEX).is_file():
+        listed = json.loads((directory / INDEX).read_text(encoding="utf-8")).get("weight_map", {})
+        there = all((directory / file).is_file() for file in listed.values())
+    return dict(tensors(directory, name)) if there else {}
+
+
+def _stored_bytes(described: dict[str, Any], weights: Weights, width: int) -> int:
+    """Returns the bytes of a checkpoint stored quantized whose files are not here, by the bits in its config."""
+    bits = described.get("bits") or (4 if described.get("load_in_4bit") else 8)
+    return round(weights.bytes(bits / 8, width))
+
+
 def _types(found: dict[str, Any]) -> str:
     counts: dict[str, int] = {}
     for tensor in found.values():
         counts[tensor.dtype] = counts.get(tensor.dtype, 0) + prod(tensor.shape)
-    return ", ".join(sorted(counts, key=lambda dtype: -counts[dtype])) or "no safetensors"
+    return ", ".join(sorted(counts, key=lambda dtype: -counts[dtype])) or "not known before the weights are here"
 
 
 def _adapter_parameters(settings: ModelSettings) -> int:
@@ -187,6 +209,8 @@ def _head(settings: NamesModel, found: dict[str, Any], content: dict[str, Any]) 
     wanted = getattr(settings, "wanted", None)
     if not isinstance(wanted, Wanted):
         return "as its kind reads it"
+    if not found and settings.adapter is None:
+        return "not known before the weights are here"
     from lmsys_ray.checkpoints.heads import find_head
 
     form = find_head(found, content, wanted, settings.model).form

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 
 import pyarrow as pa
@@ -68,13 +68,13 @@ def plan_member(
     """
     kind = kind_of(settings)
     on_gpus = kind.lane == "device" and machine.gpus > 0 and getattr(settings, "device", "auto") != "cpu"
-    machine = machine if on_gpus or not machine.gpus else on_its_cpu(machine)
+    machine = machine if on_gpus else machine.on_its_cpu()
     found = MemberPlan(name, settings.kind, settings.weight, kind.lane, on_gpus, 2 if settings.swap else 1)
     speed = None
     if options.probe and sample.num_rows and (machine.here or not on_gpus):
         speed = probe(name, settings, run.cells, probe_rows(sample, options.probe), shard)
     if not isinstance(settings, NamesModel):
-        return _with(found, speed=speed)
+        return replace(found, speed=speed)
     try:
         encoder = kind.encoder(settings, run.cells)
         reads = read_sample(encoder, sample, settings.max_length) if encoder else None
@@ -86,6 +86,21 @@ def plan_member(
     if speed is None and on_gpus and machine.gpu is not None and reads is not None:
         speed = assumed_speed(loads, reads.lengths, machine.gpu)
     row, doubled = _shown(settings, reads)
+    return replace(
+        found,
+        speed=speed,
+        max_length=settings.max_length,
+        reads=reads,
+        row=row,
+        loads=loads,
+        memory=memory,
+        warnings=_warnings(settings, machine, reads, loads, memory, doubled),
+    )
+
+
+def _warnings(
+    settings: NamesModel, machine: Machine, reads: Reads | None, loads: Loads, memory: Memory, doubled: str | None
+) -> list[str]:
     plain = machine.gpus > 0 and fits_plain(loads, machine, settings.gpus_per_replica)
     said = [
         warnings.does_not_fit(memory, machine),
@@ -99,21 +114,7 @@ def plan_member(
             warnings.many_truncated(reads, settings.max_length),
             warnings.rows_not_read(reads),
         ]
-    return _with(
-        found,
-        speed=speed,
-        max_length=settings.max_length,
-        reads=reads,
-        row=row,
-        loads=loads,
-        memory=memory,
-        warnings=warnings.present(said),
-    )
-
-
-def on_its_cpu(machine: Machine) -> Machine:
-    """Returns the CPU of a machine that has GPUs as well."""
-    return Machine(f"{machine.cores} CPU cores", 0, machine.cores, machine.memory, machine.here)
+    return warnings.present(said)
 
 
 def pass_of(plan: MemberPlan, settings: MemberSettings, facts: InputFacts, machine: Machine) -> Pass | None:
@@ -159,9 +160,3 @@ def _shown(settings: TokenizerSettings, reads: Reads | None) -> tuple[list[Shown
     doubled = doubled_start(reads.ids, special)
     token = None if doubled is None else tokenizer.id_to_token(doubled)
     return [Shown(*shortened(tokenizer, ids, _SHOWN_TOKENS)) for ids in reads.ids], token
-
-
-def _with(plan: MemberPlan, **changes: object) -> MemberPlan:
-    from dataclasses import replace
-
-    return replace(plan, **changes)  # type: ignore[arg-type]

@@ -28,7 +28,7 @@ class Memory:
     activations: int
     context: int
     has: int
-    """Of its GPUs, or of the machine."""
+    """Of its GPUs, or of the machine; 0: not known."""
     batch_tokens: int
     """The token budget of a micro-batch."""
 
@@ -39,8 +39,8 @@ class Memory:
 
     @property
     def fits(self) -> bool:
-        """Whether the device has as much as is needed."""
-        return self.needs <= self.has
+        """Whether the device has as much as is needed, as far as that is known."""
+        return not self.has or self.needs <= self.has
 
 
 def memory_of(loads: Loads, machine: Machine, gpus_per_replica: float, batch_tokens: int | None) -> Memory:

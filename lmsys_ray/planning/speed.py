@@ -9,7 +9,7 @@ import numpy as np
 from lmsys_ray.planning.devices import Gpu
 from lmsys_ray.planning.loads import Loads
 
-SHARES = {"none": 0.35, "int8": 0.12, "nf4": 0.25, "int8_dynamic": 0.30, "fp8": 0.30}
+SHARES = {"none": 0.40, "int8": 0.12, "nf4": 0.25, "int8_dynamic": 0.30, "fp8": 0.30}
 """The share of a GPU's peak that a member is assumed to reach, by quantization; no measurement."""
 
 _OTHER_SHARE = 0.15

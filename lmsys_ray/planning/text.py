@@ -87,7 +87,7 @@ def _member(plan: MemberPlan) -> list[tuple[str, str]]:
         blocks = f"{loads.blocks} blocks, {many(loads.parameters)} parameters{adapter}"
         lines += [
             ("loads", f"{loads.architecture}, {blocks}"),
-            ("weights", f"{loads.quantization}, {loads.dtype}; stored as {loads.stored}"),
+            ("weights", f"quantization {loads.quantization}, in {loads.dtype}; in the files: {loads.stored}"),
             ("attention", loads.attention),
             ("tokenizer", f"{loads.tokenizer}, {loads.vocabulary:,} tokens"),
             ("head", f"{loads.head}; pooling: {loads.pooling}"),
@@ -110,7 +110,8 @@ def _memory(memory: Memory) -> str:
     activations = f"{size(memory.activations)} activations of {memory.batch_tokens:,} tokens"
     context = f", {size(memory.context)} CUDA" if memory.context else ""
     parts = f"{size(memory.weights)} weights, {activations}{context}"
-    return f"{size(memory.needs)} ({parts}); has {size(memory.has)}: {'fits' if memory.fits else 'does not fit'}"
+    needs = f"{size(memory.needs)} ({parts})"
+    return f"{needs}; has {size(memory.has)}: {'fits' if memory.fits else 'does not fit'}" if memory.has else needs
 
 
 def _speed(plan: MemberPlan) -> str:

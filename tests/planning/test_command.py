@@ -80,7 +80,7 @@ def test_gpus_that_are_not_here_are_assumed_and_priced(tmp_path: Path, config: P
     assert forecast["cost"] == pytest.approx(0.5 * 2 * forecast["seconds"] / 3600)
     assert found["needed"]["gpus"] == 1
     told = run("--config", config, *arguments, folder=tmp_path).stdout
-    assert "assumed: 35% of L4's peak" in told
+    assert "assumed: 40% of L4's peak" in told
     assert "1 GPU meets 8 h" in told
     late = plan("--config", config, "--gpu", "L4", "--deadline", "1s", folder=tmp_path)
     assert late["needed"]["gpus"] is None

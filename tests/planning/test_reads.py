@@ -132,4 +132,4 @@ def test_a_gpu_that_is_not_here_is_reckoned_by_its_own_memory(tmp_path: Path, mo
     assert chosen == {"T4": ("int8", "float16"), "L4": ("none", "bfloat16"), "H100": ("none", "bfloat16")}
     # Llama 3 8B: 6.98e9 weights in blocks, and 4 * 32 * 4096 operations for each pair of tokens.
     assert operations_per_token(found, np.array([2048])) == pytest.approx(2 * 6.98e9 + 4 * 32 * 4096 * 1024.5, rel=2e-3)
-    assert assumed_speed(found, np.array([2048]), gpu).source == "assumed: 35% of H100's peak of 989 TFLOPS"
+    assert assumed_speed(found, np.array([2048]), gpu).source == "assumed: 40% of H100's peak of 989 TFLOPS"
