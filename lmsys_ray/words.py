@@ -31,3 +31,8 @@ def many(count: float) -> str:
         if count >= unit:
             return f"{count / unit:.3g} {name}"
     return f"{count:,.0f}"
+
+
+def counted(number: int, noun: str) -> str:
+    """Returns a number with its noun, such as `1 shard` or `2 shards`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -18,7 +18,7 @@ from lmsys_ray.planning.memory import Memory
 from lmsys_ray.planning.plan import Needed, Plan
 from lmsys_ray.planning.reads import Reads, histogram
 from lmsys_ray.printable import printable
-from lmsys_ray.words import duration, many, size
+from lmsys_ray.words import counted, duration, many, size
 
 _WIDTH = 80
 _BAR = 30
@@ -69,7 +69,7 @@ def _section(title: str, lines: list[tuple[str, str]], mark: str = "") -> Iterat
 
 def _input(facts: InputFacts) -> list[tuple[str, str]]:
     about = "" if facts.exact else f" (estimated from bytes; {facts.rows_read:,} were read, --whole reads all)"
-    files = "1 file" if facts.files == 1 else f"{facts.files:,} files"
+    files = counted(facts.files, "file")
     lines = [
         ("files", f"{files}, {size(facts.bytes)}, read in {duration(facts.seconds) if facts.seconds >= 1 else '<1 s'}"),
         *(("", sentence.removeprefix("input: ")) for sentence in facts.sentences),
@@ -161,7 +161,7 @@ def _run(plan: Plan) -> list[tuple[str, str]]:
     where = f"{machine.gpus} x {machine.device}" if machine.gpus else machine.device
     lines = [
         ("on", where + ("" if machine.here else f", not here; {machine.cores} CPU cores assumed")),
-        ("shards", f"{plan.shards:,} of {plan.input.shard_rows:,} rows"),
+        ("ingest", f"{counted(plan.shards, 'shard')} of {plan.input.shard_rows:,} rows"),
     ]
     lines += [("", _pass(each)) for each in plan.passes.values()]
     if plan.forecast is not None:
@@ -172,11 +172,10 @@ def _run(plan: Plan) -> list[tuple[str, str]]:
 
 
 def _pass(each: Pass) -> str:
-    replicas = "1 replica" if each.replicas == 1 else f"{each.replicas:,} replicas"
     rounds = -(-each.shards // each.replicas)
     return (
-        f"{each.name}: {replicas}, {rounds:,} shards for each at most, {each.shard_seconds:,.2g} s a shard; "
-        f"{duration(each.seconds)}"
+        f"{each.name}: {counted(each.replicas, 'replica')}, {counted(rounds, 'shard')} for each at most, "
+        f"{each.shard_seconds:,.2g} s a shard; {duration(each.seconds)}"
     )
 
 
@@ -199,8 +198,7 @@ def _forecast(found: Forecast, unknown: list[str]) -> list[tuple[str, str]]:
 
 def _needed(needed: Needed) -> str:
     if needed.gpus is not None:
-        count = "1 GPU meets" if needed.gpus == 1 else f"{needed.gpus:,} GPUs meet"
-        return f"{count} {duration(needed.deadline)}: {duration(needed.seconds or 0)}"
+        return f"{counted(needed.gpus, 'GPU')} for {duration(needed.deadline)}: takes {duration(needed.seconds or 0)}"
     least = (
         f"the least is {duration(needed.seconds)}, by loading and one shard" if needed.seconds else "none can run it"
     )

@@ -81,7 +81,7 @@ def test_gpus_that_are_not_here_are_assumed_and_priced(tmp_path: Path, config: P
     assert found["needed"]["gpus"] == 1
     told = run("--config", config, *arguments, folder=tmp_path).stdout
     assert "assumed: 40% of L4's peak" in told
-    assert "1 GPU meets 8 h" in told
+    assert "1 GPU for 8 h: takes" in told
     late = plan("--config", config, "--gpu", "L4", "--deadline", "1s", folder=tmp_path)
     assert late["needed"]["gpus"] is None
     assert "longer than the deadline of 1 s" in late["warnings"][0]

@@ -133,3 +133,11 @@ def test_a_gpu_that_is_not_here_is_reckoned_by_its_own_memory(tmp_path: Path, mo
     # Llama 3 8B: 6.98e9 weights in blocks, and 4 * 32 * 4096 operations for each pair of tokens.
     assert operations_per_token(found, np.array([2048])) == pytest.approx(2 * 6.98e9 + 4 * 32 * 4096 * 1024.5, rel=2e-3)
     assert assumed_speed(found, np.array([2048]), gpu).source == "assumed: 40% of H100's peak of 989 TFLOPS"
+
+
+def test_weights_that_are_not_here_are_neither_needed_nor_guessed(tmp_path: Path, model: str) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
+        (tmp_path / name).symlink_to(Path(model) / name)
+    found, whole = read_loads(member(str(tmp_path)), HERE), read_loads(member(model), HERE)
+    assert (found.parameters, found.weight_bytes) == (whole.parameters, whole.weight_bytes)
+    assert found.stored == found.head == "not known before the weights are here"
