@@ -1,20 +1,8 @@
-"""Numbers in words."""
+"""Counts and sizes in words."""
 
 from __future__ import annotations
 
-_UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 _BYTES = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
-
-
-def duration(seconds: float) -> str:
-    """Returns seconds in their two largest units, such as `3 h 20 min`."""
-    whole = round(seconds)
-    for place, (size, unit) in enumerate(_UNITS):
-        if whole >= size:
-            rest = _UNITS[place + 1 :][:1]
-            more = [f"{whole % size // below} {smaller}" for below, smaller in rest if whole % size >= below]
-            return " ".join([f"{whole // size} {unit}", *more])
-    return "0 s"
 
 
 def size(count: float) -> str:

@@ -10,31 +10,27 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lmsys_ray.cli import score
+from lmsys_ray.cli.parsing import command_parser
 from lmsys_ray.printable import say
 
 if TYPE_CHECKING:
     from lmsys_ray.planning.plan import Plan
-
-_EXAMPLES = """examples:
-  {prog} --input test.csv --probe 64
-      how long this machine takes, by scoring 64 rows of a sample
-  {prog} --config run.yaml --gpu H100 --gpus 8 --price 2.5
-      hours and cost on eight GPUs that are not here, by an assumed speed
-  {prog} --config run.yaml --gpu L4 --deadline 8h --json
-      how many GPUs are needed, as JSON
-
-Exit codes: 0 told; 1 failed; 2 wrong usage; 3 told, but rows would be rejected
-or warned of (with --strict)."""
+    from lmsys_ray.scoring.progress import Log
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="Tell what a run will read, load, take and cost, by the flags of score. Nothing is started, and "
-        "nothing is written into the output.",
-        epilog=_EXAMPLES.format(prog=prog),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = command_parser(
+        prog,
+        "Tell what a run will read, load, take and cost, by the flags of score. Nothing is started, and nothing is "
+        "written into the output.",
+        [
+            "--input test.csv --probe 64",
+            "--config run.yaml --gpu H100 --gpus 8 --price 2.5",
+            "--config run.yaml --gpu L4 --deadline 8h --json",
+        ],
+        "A speed is measured by --probe, or assumed of a GPU. Exit codes: 0 told; 1 failed; 2 wrong usage; 3 told, but "
+        "rows would be rejected or warned of (with --strict).",
     )
     score.add_run_flags(parser)
     parser.add_argument("--sample", metavar="N", type=int, default=2000, help="rows that are tokenized (2000)")
@@ -76,12 +72,16 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         price=arguments.price,
         deadline=seconds_of(arguments.deadline),
     )
-    settings = score.score_settings(arguments, starts=False)
-    from lmsys_ray.planning.plan import make_plan
-    from lmsys_ray.scoring import preflight
     from lmsys_ray.scoring.progress import Display
 
-    with Display() as display:
+    log: Log = "quiet" if arguments.quiet else arguments.log
+    with Display(log) as display:
+        with display.during("settings"):  # they may lie in a storage that hangs
+            settings = score.score_settings(arguments, display.say, starts=False)
+        # Imported once the settings are known to be right: torch takes seconds to load.
+        from lmsys_ray.planning.plan import make_plan
+        from lmsys_ray.scoring import preflight
+
         with display.during("check of the input and the models"):
             settings = preflight.check(settings)
         return make_plan(settings, options, display)

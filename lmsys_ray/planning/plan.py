@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import pyarrow as pa
+
+from lmsys_ray.durations import duration
 from lmsys_ray.errors import UsageError
 from lmsys_ray.planning import warnings
 from lmsys_ray.planning.devices import Machine, machine_for
@@ -15,7 +18,6 @@ from lmsys_ray.planning.options import Options
 from lmsys_ray.planning.probe import import_seconds
 from lmsys_ray.scoring.progress import Display
 from lmsys_ray.scoring.settings import Settings
-from lmsys_ray.words import duration
 
 _MOST_GPUS = 4096
 
@@ -56,10 +58,7 @@ def make_plan(settings: Settings, options: Options, display: Display) -> Plan:
     machine = machine_for(options.gpu, options.gpus)
     if options.price is not None and not machine.gpus:
         raise UsageError(f"--price: {options.price:g} is of a GPU, and this machine has none; name one with --gpu")
-    display.start("input", settings.limit)
-    with display.during("input"):
-        facts, sample = read_input(settings, options, lambda rows: display.advance("input", rows))
-    display.finish("input")
+    facts, sample = _read(settings, options, display)
     scored = {name: member for name, member in settings.members.items() if member.weight > 0}
     members: dict[str, MemberPlan] = {}
     for name, member in scored.items():
@@ -104,6 +103,19 @@ def make_plan(settings: Settings, options: Options, display: Display) -> Plan:
         needed=needed,
         warnings=_warnings(settings, options, facts, machine, members, passes, foreseen),
     )
+
+
+def _read(settings: Settings, options: Options, display: Display) -> tuple[InputFacts, pa.Table]:
+    progress = display.begin("input", settings.limit)
+
+    def on_rows(rows: int) -> None:
+        progress.add(rows)
+        display.show(progress)
+
+    with display.during("input"):
+        found = read_input(settings, options, on_rows)
+    display.finish(progress)
+    return found
 
 
 def reading_seconds(facts: InputFacts) -> float:

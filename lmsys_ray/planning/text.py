@@ -11,6 +11,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from lmsys_ray.durations import duration
 from lmsys_ray.planning.forecast import Forecast, Pass
 from lmsys_ray.planning.input import InputFacts
 from lmsys_ray.planning.members import MemberPlan, Shown
@@ -18,7 +19,7 @@ from lmsys_ray.planning.memory import Memory
 from lmsys_ray.planning.plan import Needed, Plan
 from lmsys_ray.planning.reads import Reads, histogram
 from lmsys_ray.printable import printable
-from lmsys_ray.words import counted, duration, many, size
+from lmsys_ray.words import counted, many, size
 
 _WIDTH = 80
 _BAR = 30

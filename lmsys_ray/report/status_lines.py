@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from lmsys_ray.durations import estimated
 from lmsys_ray.report.status import MemberStatus, Status
-from lmsys_ray.words import duration
 
 _NEXT = {
     "died": "start the same command again, it goes on from there",

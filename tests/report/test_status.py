@@ -17,7 +17,6 @@ from lmsys_ray.report.status import read_status
 from lmsys_ray.report.status_lines import lines
 from lmsys_ray.run_directory.layout import RunDirectory
 from lmsys_ray.run_directory.lock import Holder
-from lmsys_ray.words import duration
 from tests.local_job import make_settings, run_job
 
 JOB = Path(__file__).parents[2] / "jobs" / "status.py"
