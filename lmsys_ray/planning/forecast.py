@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
-from lmsys_ray.members.protocol import Lane
+from lmsys_ray.members.protocol import LANES, Lane
 
 _MEASURED, _ASSUMED = (0.8, 1.25), (0.5, 2.0)
 """The range in which the seconds of a run are expected, as factors: by speeds measured here, or assumed."""
@@ -14,9 +14,9 @@ _MEASURED, _ASSUMED = (0.8, 1.25), (0.5, 2.0)
 _IMPORT_SECONDS = 1.2
 """What importing Ray takes on two cores of a Zen 4, where it is not measured."""
 
-_START, _INGEST, _WORKER, _ENDS = 4.2, 3.3, 2.5, 3.2
-"""What a start of Ray, the first task that reads, a worker's start, and a command's first and last seconds take, as
-multiples of what importing Ray takes. Measurements: docs/lab/plan.md."""
+_START, _INGEST, _WORKER, _LIBRARIES, _ENDS = 4.2, 3.3, 2.5, 4.5, 3.2
+"""What a start of Ray, the first task that reads, a worker's start, its import of a language model's libraries, and a
+command's first and last seconds take, as multiples of what importing Ray takes. Measurements: docs/lab/plan.md."""
 
 JOIN_ROWS = 50_000
 """Rows that are joined and written in a second."""
@@ -30,6 +30,8 @@ class StartUp:
     ingest: float
     worker: float
     """Of each pass, before its model is loaded."""
+    libraries: float
+    """Of each pass of a language model, too: this process has imported its libraries before it loads the model."""
     ends: float
     """The command's own start, and its last files."""
 
@@ -37,7 +39,11 @@ class StartUp:
     def of(cls, import_seconds: float | None = None) -> StartUp:
         """Returns what starting costs on a machine that imports Ray in so many seconds (None: not measured)."""
         unit = _IMPORT_SECONDS if import_seconds is None else import_seconds
-        return cls(_START * unit, _INGEST * unit, _WORKER * unit, _ENDS * unit)
+        return cls(*(multiple * unit for multiple in (_START, _INGEST, _WORKER, _LIBRARIES, _ENDS)))
+
+    def of_pass(self, lane: Lane) -> float:
+        """Returns the seconds until a worker of a lane begins to load."""
+        return self.worker + (self.libraries if lane == "device" else 0.0)
 
 
 @dataclass(frozen=True)
@@ -108,23 +114,23 @@ def forecast(
 ) -> Forecast:
     """Returns how long passes over `rows` rows take; `reading` is the time in seconds that reading the input takes."""
     start = start_up.ray + start_up.ingest + start_up.ends
-    scoring = lane_seconds(passes, cores, start_up.worker)
+    begun = [replace(each, load=each.load + start_up.of_pass(each.lane)) for each in passes]
+    scoring = lane_seconds(begun, cores)
     join, measured = rows / JOIN_ROWS, all(each.measured for each in passes)
     whole = start + reading + scoring + join
     low, high = _MEASURED if measured else _ASSUMED
-    found = {each.name: each.seconds + start_up.worker for each in passes}
+    found = {each.name: each.seconds for each in begun}
     return Forecast(start, reading, found, scoring, join, whole * low, whole * high, gpus, price, measured)
 
 
-def lane_seconds(passes: Sequence[Pass], cores: int, worker: float) -> float:
-    """Returns the seconds of passes in two lanes side by side, each with `worker` more until its first worker starts.
+def lane_seconds(passes: Sequence[Pass], cores: int) -> float:
+    """Returns the seconds of passes in two lanes side by side.
 
     Passes on the CPU share its cores: what the shorter lane takes of them, the longer one waits for.
     """
-    lanes = [[each for each in passes if each.lane == lane] for lane in ("device", "cpu")]
-    seconds = [sum(each.seconds + worker for each in lane) for lane in lanes]
-    work = sum(min(each.cores, cores) * (each.seconds + worker) for each in passes)
-    return max(*seconds, work / cores)
+    lanes = [sum(each.seconds for each in passes if each.lane == lane) for lane in LANES]
+    work = sum(min(each.cores, cores) * each.seconds for each in passes)
+    return max(*lanes, work / cores)
 
 
 def gpus_needed(

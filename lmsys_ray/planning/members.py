@@ -70,17 +70,20 @@ def plan_member(
     on_gpus = kind.lane == "device" and machine.gpus > 0 and getattr(settings, "device", "auto") != "cpu"
     machine = machine if on_gpus else machine.on_its_cpu()
     found = MemberPlan(name, settings.kind, settings.weight, kind.lane, on_gpus, 2 if settings.swap else 1)
-    speed = None
-    if options.probe and sample.num_rows and (machine.here or not on_gpus):
-        speed = probe(name, settings, run.cells, probe_rows(sample, options.probe), shard)
-    if not isinstance(settings, NamesModel):
-        return replace(found, speed=speed)
+    reads = loads = None
     try:
-        encoder = kind.encoder(settings, run.cells)
-        reads = read_sample(encoder, sample, settings.max_length) if encoder else None
-        loads = read_loads(settings, machine)
+        if isinstance(settings, NamesModel):
+            encoder = kind.encoder(settings, run.cells)
+            reads = read_sample(encoder, sample, settings.max_length) if encoder else None
+            loads = read_loads(settings, machine)
     except UsageError as error:
         raise UsageError(f"members.{name}: {error}") from None
+    speed = None
+    if options.probe and sample.num_rows and (machine.here or not on_gpus):
+        rows = probe_rows(sample, options.probe)
+        speed = probe(name, settings, run.cells, rows, shard, in_tokens=reads is not None)
+    if not isinstance(settings, NamesModel) or loads is None:
+        return replace(found, speed=speed)
     budget = settings.batch_tokens if isinstance(settings.batch_tokens, int) else None
     memory = memory_of(loads, machine, settings.gpus_per_replica, budget)
     if speed is None and on_gpus and machine.gpu is not None and reads is not None:

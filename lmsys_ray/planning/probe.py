@@ -42,10 +42,13 @@ def row_bytes(rows: pa.Table) -> np.ndarray:
     return found
 
 
-def probe(name: str, settings: MemberSettings, cells: CellForm, rows: pa.Table, shard_rows: int) -> Speed:
+def probe(
+    name: str, settings: MemberSettings, cells: CellForm, rows: pa.Table, shard_rows: int, in_tokens: bool
+) -> Speed:
     """Loads a member and returns the speed at which it encodes and scores `rows`, shard by shard.
 
-    Raises `UsageError` where it cannot be loaded, or scores none of the rows.
+    It is in tokens, which its encoder counts, or else in bytes of the texts. Raises `UsageError` where it cannot be
+    loaded, or scores none of the rows.
     """
     kind = kind_of(settings)
     with _threads_of(kind.lane):
@@ -66,7 +69,7 @@ def probe(name: str, settings: MemberSettings, cells: CellForm, rows: pa.Table, 
                 lambda start, stop: scorer.score(rows_between(encoded, start, stop, orders)),
                 lambda start, stop: nullcontext(),
             )
-            return _units(encoded, part), encoding, time.perf_counter() - at, len(scored)
+            return _units(encoded, part, in_tokens), encoding, time.perf_counter() - at, len(scored)
 
         score(rows.slice(0, _WARM_UP))
         units = encoding = scoring = 0.0
@@ -84,7 +87,8 @@ def probe(name: str, settings: MemberSettings, cells: CellForm, rows: pa.Table, 
     seconds = scoring if kind.lane == "device" and _on_gpu(settings) else encoding + scoring
     again = f", {rounds} times" if rounds > 1 else ""
     source = f"measured here: {rows.num_rows:,} rows{again} in {encoding + scoring:.1f} s"
-    return Speed("bytes" if encoder is None else "tokens", units / max(seconds, 1e-9), load, True, source)
+    units = max(units, 1.0)  # texts may all be empty
+    return Speed("tokens" if in_tokens else "bytes", units / max(seconds, 1e-9), load, True, source)
 
 
 def _encoded(encoder: Encoder | None, rows: pa.Table, orders: int) -> tuple[pa.Table, float]:
@@ -100,8 +104,8 @@ def _encoded(encoder: Encoder | None, rows: pa.Table, orders: int) -> tuple[pa.T
     return merged(parts or [encode(0, 0)], orders), time.perf_counter() - began
 
 
-def _units(encoded: pa.Table, rows: pa.Table) -> float:
-    if "tokens" in encoded.column_names:
+def _units(encoded: pa.Table, rows: pa.Table, in_tokens: bool) -> float:
+    if in_tokens:
         return float(pc.sum(encoded["tokens"]).as_py() or 0)
     return float(row_bytes(rows).sum())
 
@@ -127,11 +131,11 @@ def _threads_of(lane: str) -> Iterator[None]:
 def import_seconds() -> float:
     """Returns how long a new process takes to import Ray, the yardstick of what a start of Ray costs here.
 
-    Ray is not started. The second of two imports counts, since the first may read files from the disk.
+    Ray is not started. The median of three counts: the first may read files from the disk, and others work here too.
     """
-    found = 0.0
-    for _ in range(2):
+    found = []
+    for _ in range(3):
         began = time.perf_counter()
         subprocess.run([sys.executable, "-c", "import ray.data"], check=False, capture_output=True)
-        found = time.perf_counter() - began
-    return found
+        found.append(time.perf_counter() - began)
+    return sorted(found)[1]

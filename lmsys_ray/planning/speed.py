@@ -17,8 +17,8 @@ _OTHER_SHARE = 0.15
 LOAD_BYTES = 500 << 20
 """Bytes of weights that are assumed to be read in a second."""
 
-_LEAST_LOAD = 10.0
-"""Seconds that loading is assumed to take at least: libraries, the device's first call, the check of a few rows."""
+_LEAST_LOAD = 5.0
+"""Seconds that loading is assumed to take at least: the device's first call, the check of a few rows."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pytest
 
 from lmsys_ray.planning.forecast import Pass, StartUp, forecast, gpus_needed, lane_seconds
 
-NONE = StartUp(0, 0, 0, 0)
+NONE = StartUp(0, 0, 0, 0, 0)
 
 
 def on_gpus(shards: int, replicas: int, shard_seconds: float = 10, load: float = 60, name: str = "judge") -> Pass:
@@ -30,14 +30,17 @@ def test_passes_of_a_lane_follow_one_another_and_lanes_run_side_by_side() -> Non
     first, second = on_gpus(10, 1), on_gpus(10, 1, name="other")
     beside = Pass("trees", "cpu", 4, 4, 10, 40, 0, measured=True)
     assert first.seconds + second.seconds == 320
-    assert lane_seconds([first, second, beside], cores=8, worker=0) == 320
-    assert lane_seconds([first, second, beside], cores=8, worker=5) == 330
+    assert lane_seconds([first, second, beside], cores=8) == 320
+    found = forecast([first, second, beside], 0, 7, StartUp(1, 2, 5, 10, 3), 8, 1)
+    assert found.scoring == 320 + 2 * (5 + 10)
+    assert found.passes == {"judge": 175, "other": 175, "trees": beside.seconds + 5}
+    assert found.seconds == 1 + 2 + 3 + 7 + 350
 
 
 def test_on_a_cpu_the_lanes_share_its_cores() -> None:
     model = Pass("judge", "device", 1, 2, 10, 10, 0, measured=True)
     trees = Pass("trees", "cpu", 1, 1, 10, 4, 0, measured=True)
-    assert lane_seconds([model, trees], cores=2, worker=0) == 100 + 40 / 2
+    assert lane_seconds([model, trees], cores=2) == 100 + 40 / 2
 
 
 def test_price_is_of_all_gpus_from_beginning_to_end() -> None:
