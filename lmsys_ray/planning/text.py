@@ -162,7 +162,7 @@ def _run(plan: Plan) -> list[tuple[str, str]]:
     where = f"{machine.gpus} x {machine.device}" if machine.gpus else machine.device
     lines = [
         ("on", where + ("" if machine.here else f", not here; {machine.cores} CPU cores assumed")),
-        ("ingest", f"{counted(plan.shards, 'shard')} of {plan.input.shard_rows:,} rows"),
+        ("shards", f"{plan.shards:,} of {plan.input.shard_rows:,} rows"),
     ]
     lines += [("", _pass(each)) for each in plan.passes.values()]
     if plan.forecast is not None:

@@ -9,6 +9,7 @@ from lmsys_ray.planning.devices import GIB, Machine
 from lmsys_ray.planning.loads import Loads
 from lmsys_ray.planning.memory import Memory
 from lmsys_ray.planning.reads import Reads
+from lmsys_ray.words import counted
 
 _GONE = 0.001
 _MANY = 0.2
@@ -88,12 +89,12 @@ def does_not_fit(memory: Memory, machine: Machine) -> str | None:
 
 def large_shards(shards: int, replicas: int, rows: int, shard_rows: int) -> str | None:
     """Warns of shards of which too few come to each replica."""
-    if replicas < 2 or shards >= _SHARDS_EACH * replicas or rows < _SHARDS_EACH * replicas:
+    if replicas < 2 or shards >= _SHARDS_EACH * replicas or rows < _GOOD_SHARDS_EACH * replicas:
         return None
-    better = max(1, rows // (_GOOD_SHARDS_EACH * replicas))
-    idle = f", of which {replicas - shards} get none" if shards < replicas else ""
+    better = rows // (_GOOD_SHARDS_EACH * replicas)
+    idle = f", {replicas - shards:,} of which get none" if shards < replicas else ""
     return (
-        f"{shards:,} shards of {shard_rows:,} rows for {replicas:,} replicas{idle}: some wait for others; "
+        f"{counted(shards, 'shard')} of {shard_rows:,} rows for {replicas:,} replicas{idle}: some wait for others; "
         f"set shard_rows to {better:,}"
     )
 

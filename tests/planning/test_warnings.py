@@ -91,9 +91,10 @@ def test_a_model_that_does_not_fit() -> None:
 def test_shards_too_large_for_so_many_replicas() -> None:
     assert warnings.large_shards(98, 8, 100_000, 1024) is None
     assert warnings.large_shards(2, 1, 2000, 1024) is None
+    assert warnings.large_shards(1, 8, 40, 64) is None
     found = warnings.large_shards(6, 8, 6217, 1024)
     assert found is not None
-    assert "6 shards of 1,024 rows for 8 replicas, of which 2 get none" in found
+    assert "6 shards of 1,024 rows for 8 replicas, 2 of which get none" in found
     assert "set shard_rows to 32" in found
 
 
