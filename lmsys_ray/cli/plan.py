@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -74,6 +75,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     )
     from lmsys_ray.scoring.progress import Display
 
+    os.environ["OMP_NUM_THREADS"] = "1"  # as in Ray's actors, for --probe; torch reads it when it is imported
     log: Log = "quiet" if arguments.quiet else arguments.log
     with Display(log) as display:
         with display.during("settings"):  # they may lie in a storage that hangs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -58,6 +59,7 @@ def make_plan(settings: Settings, options: Options, display: Display) -> Plan:
     machine = machine_for(options.gpu, options.gpus)
     if options.price is not None and not machine.gpus:
         raise UsageError(f"--price: {options.price:g} is of a GPU, and this machine has none; name one with --gpu")
+    load = os.getloadavg()[0] if options.probe else None
     facts, sample = _read(settings, options, display)
     scored = {name: member for name, member in settings.members.items() if member.weight > 0}
     members: dict[str, MemberPlan] = {}
@@ -101,7 +103,10 @@ def make_plan(settings: Settings, options: Options, display: Display) -> Plan:
         forecast=foreseen,
         unknown=[name for name in scored if name not in passes],
         needed=needed,
-        warnings=_warnings(settings, options, facts, machine, members, passes, foreseen),
+        warnings=[
+            *warnings.present([warnings.busy(load, len(os.sched_getaffinity(0)))]),
+            *_warnings(settings, options, facts, machine, members, passes, foreseen),
+        ],
     )
 
 

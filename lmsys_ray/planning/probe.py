@@ -5,8 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 
 import numpy as np
 import pyarrow as pa
@@ -51,36 +50,35 @@ def probe(
     loaded, or scores none of the rows.
     """
     kind = kind_of(settings)
-    with _threads_of(kind.lane):
-        began = time.perf_counter()
-        try:
-            encoder = kind.encoder(settings, cells)
-            scorer = kind.scorer(settings, cells)
-        except UsageError as error:
-            raise UsageError(f"members.{name}: {error}") from None
-        load = time.perf_counter() - began
-        orders = 2 if settings.swap else 1
+    began = time.perf_counter()
+    try:
+        encoder = kind.encoder(settings, cells)
+        scorer = kind.scorer(settings, cells)
+    except UsageError as error:
+        raise UsageError(f"members.{name}: {error}") from None
+    load = time.perf_counter() - began
+    orders = 2 if settings.swap else 1
 
-        def score(part: pa.Table) -> tuple[float, float, float, int]:
-            encoded, encoding = _encoded(encoder, part, orders)
-            at = time.perf_counter()
-            scored, _ = compute_rows(
-                encoded.num_rows // orders,
-                lambda start, stop: scorer.score(rows_between(encoded, start, stop, orders)),
-                lambda start, stop: nullcontext(),
-            )
-            return _units(encoded, part, in_tokens), encoding, time.perf_counter() - at, len(scored)
+    def score(part: pa.Table) -> tuple[float, float, float, int]:
+        encoded, encoding = _encoded(encoder, part, orders)
+        at = time.perf_counter()
+        scored, _ = compute_rows(
+            encoded.num_rows // orders,
+            lambda start, stop: scorer.score(rows_between(encoded, start, stop, orders)),
+            lambda start, stop: nullcontext(),
+        )
+        return _units(encoded, part, in_tokens), encoding, time.perf_counter() - at, len(scored)
 
-        score(rows.slice(0, _WARM_UP))
-        units = encoding = scoring = 0.0
-        parts = [rows.slice(start, shard_rows) for start in range(0, rows.num_rows, shard_rows)]
-        rounds = done = 0
-        while rounds < _MOST_ROUNDS and encoding + scoring < _LEAST_SECONDS:
-            rounds += 1
-            for part in parts:
-                found = score(part)
-                units, encoding, scoring = units + found[0], encoding + found[1], scoring + found[2]
-                done += found[3]
+    score(rows.slice(0, _WARM_UP))
+    units = encoding = scoring = 0.0
+    parts = [rows.slice(start, shard_rows) for start in range(0, rows.num_rows, shard_rows)]
+    rounds = done = 0
+    while rounds < _MOST_ROUNDS and encoding + scoring < _LEAST_SECONDS:
+        rounds += 1
+        for part in parts:
+            found = score(part)
+            units, encoding, scoring = units + found[0], encoding + found[1], scoring + found[2]
+            done += found[3]
     if not done:
         raise UsageError(f"members.{name}: none of the {rows.num_rows} rows of --probe could be scored; try more rows")
     # Tasks on the CPU encode ahead of a GPU; on a CPU the replica encodes for itself.
@@ -114,18 +112,6 @@ def _on_gpu(settings: MemberSettings) -> bool:
     import torch
 
     return torch.cuda.is_available() and getattr(settings, "device", "cpu") != "cpu"
-
-
-@contextmanager
-def _threads_of(lane: str) -> Iterator[None]:
-    """Leaves a member of the lane `cpu` the one core that its workers have; others set their own."""
-    if lane != "cpu":
-        yield
-        return
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1):
-        yield
 
 
 def import_seconds() -> float:

@@ -18,6 +18,9 @@ _SHARDS_EACH = 4
 
 _GOOD_SHARDS_EACH = 24
 
+_BUSY = 1.0
+"""The load for each core, before a measurement, above which it is disturbed."""
+
 
 def rejects_stop_the_run(rejects: int, rows: int, share: float, on_bad_row: str) -> str | None:
     """Warns of rejects that end the run at ingest."""
@@ -96,6 +99,16 @@ def large_shards(shards: int, replicas: int, rows: int, shard_rows: int) -> str 
     return (
         f"{counted(shards, 'shard')} of {shard_rows:,} rows for {replicas:,} replicas{idle}: some wait for others; "
         f"set shard_rows to {better:,}"
+    )
+
+
+def busy(load: float | None, cores: int) -> str | None:
+    """Warns of a measurement on a machine of which other processes want more than its cores; None: none was made."""
+    if load is None or load <= _BUSY * cores:
+        return None
+    return (
+        f"others are at work here (a load of {load:.0f} on {cores} cores), so that speeds and starts are those of a "
+        "busy machine: measure again when it is idle"
     )
 
 

@@ -104,6 +104,12 @@ def test_rejects_that_stop_a_run() -> None:
     assert "stops at the first" in (warnings.rejects_stop_the_run(1, 1000, 0.01, "fail") or "")
 
 
+def test_a_measurement_on_a_busy_machine() -> None:
+    assert warnings.busy(None, 2) is None
+    assert warnings.busy(1.5, 2) is None
+    assert "a load of 14 on 2 cores" in (warnings.busy(14.2, 2) or "")
+
+
 def test_a_deadline_that_is_missed() -> None:
     assert warnings.late(10, 20, "10 s", "20 s") is None
     assert "longer than the deadline of 20 s" in (warnings.late(30, 20, "30 s", "20 s") or "")
