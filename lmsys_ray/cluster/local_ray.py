@@ -49,6 +49,8 @@ _CLOSED = {
 """Closes a local Ray, whatever the environment says: a token, the loopback address for each process (a switch that Ray
 has for systems whose firewall asks), no exporter of metrics, and workers that end with their raylet."""
 
+_SHARED_MEMORY = "/dev/shm"
+
 _SOCKET_BYTES = 107
 """The longest path of a socket, see unix(7)."""
 
@@ -65,9 +67,9 @@ def local_ray() -> Iterator[None]:
     """Starts Ray and shuts it down; after an error the `Reaper` ends it, together with the command.
 
     If one of Ray's own processes ends, the command ends at once with a sentence and exit code 1. Raises `UsageError`
-    for a temporary folder that cannot be used, `RunError` where Ray does not start.
+    for a temporary folder or a limit of the shell that does not do, `RunError` where Ray does not start.
     """
-    process_limits.allow_open_files()
+    process_limits.check_limits()
     root = temporary_root()
     remove_stale(root, _KEEP_LOGS_SECONDS)
     reaper = Reaper(root)
@@ -149,6 +151,7 @@ def _start(root: Path, reaper: Reaper) -> None:
                 logging_level=logging.ERROR,
                 log_to_driver=False,
                 _temp_dir=str(root),
+                _plasma_directory=_object_store(root),
                 _node_ip_address=_LOOPBACK,
             )
         except Exception as error:  # Ray raises plain `Exception`, too, if one of its processes does not start.
@@ -158,6 +161,15 @@ def _start(root: Path, reaper: Reaper) -> None:
                 (folder / "logs" / "driver.err").write_bytes(held.read())
             reason = (str(error) or type(error).__name__).strip().splitlines()[0]
             raise RunError(f"Ray did not start ({reason}){process_limits.hint()}; {_logs(root)}") from error
+
+
+def _object_store(root: Path) -> str | None:
+    """Returns where Ray shall keep its objects: None, for its own choice, unless shared memory cannot be written."""
+    try:
+        with tempfile.TemporaryFile(dir=_SHARED_MEMORY):
+            return None
+    except OSError:
+        return str(root)
 
 
 def _logs(root: Path) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from lmsys_ray.errors import RunError
 from lmsys_ray.processes import Process
 
 _REAP_SECONDS = 20.0
@@ -89,14 +90,20 @@ class Reaper:
         command = [sys.executable, "-m", "lmsys_ray.cluster.reaper", str(root), str(os.getpid())]
         package = str(Path(__file__).parents[2])
         path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,  # a signal to the command's process group must not end the reaper
-            env={**os.environ, "PYTHONPATH": path},
-            text=True,
-        )
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,  # a signal to the command's process group must not end the reaper
+                env={**os.environ, "PYTHONPATH": path},
+                text=True,
+            )
+        except OSError as error:
+            raise RunError(
+                f"{sys.executable} cannot be started as a process of its own ({error.strerror}); mend that (who may "
+                "run it, `ulimit -u`), and start the same command again"
+            ) from None
 
     def notify(self, keep_logs: bool = False) -> None:
         """Tells the reaper that the command says itself why it ends, and whether Ray's logs must be kept."""
