@@ -82,7 +82,8 @@ def _config(path: str) -> DictConfig:
     try:
         text = read_bytes(path_of(os.path.expanduser(path))).decode()
         check_yaml(text)
-        loaded = OmegaConf.load(io.StringIO(text))
+        # OmegaConf reads a text that is no mapping a second time, as YAML, and fails at what that may hold.
+        loaded = OmegaConf.load(io.StringIO(text)) if _maps(text) else None
     except FileNotFoundError:
         raise UsageError(f"--config: {path} does not exist; give the path of a YAML file") from None
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, OSError) as error:
@@ -91,6 +92,12 @@ def _config(path: str) -> DictConfig:
         raise UsageError(f"--config: {path} is not a mapping of settings; write key: value lines")
     check_references(OmegaConf.to_container(loaded), f"--config: {path}")
     return loaded
+
+
+def _maps(text: str) -> bool:
+    """Returns whether YAML is a mapping, or empty."""
+    nodes = (event for event in yaml.parse(text, Loader=yaml.SafeLoader) if isinstance(event, yaml.NodeEvent))
+    return isinstance(next(nodes, None), yaml.MappingStartEvent | None)
 
 
 def parse_overrides(sets: Sequence[str]) -> DictConfig:
