@@ -1,5 +1,6 @@
 """Malformed CSV files and rows, each with what exactly must become of every row."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,11 @@ ROWS: dict[str, tuple[bytes, list[Row]]] = {
 }
 
 JSON_ERROR = "prompt is not valid JSON"
+TRAILING = (
+    "Illegal trailing comma before end of array at character 4"
+    if sys.version_info >= (3, 13)
+    else "Expecting value at character 5"
+)
 # A cell of a CSV, and why its row cannot be scored; for cells that are read by themselves and as JSON only.
 CELLS: dict[str, tuple[str, CellForm, str | None]] = {
     "nested list": ('["a",["b"]]', "auto", "prompt has a list as turn 2 where text is expected"),
@@ -147,7 +153,7 @@ CELLS: dict[str, tuple[str, CellForm, str | None]] = {
     "list never closed": ('["a"', "auto", f"{JSON_ERROR} (Expecting ',' delimiter at character 4)"),
     "turn never closed": ('["a', "auto", f"{JSON_ERROR} (Unterminated string starting at at character 1)"),
     "list closed twice": ('["a"]]', "auto", f"{JSON_ERROR} (Extra data at character 5)"),
-    "trailing comma": ('["a",]', "auto", f"{JSON_ERROR} (Expecting value at character 5)"),
+    "trailing comma": ('["a",]', "auto", f"{JSON_ERROR} ({TRAILING})"),
     "missing comma": ('["a" "b"]', "auto", f"{JSON_ERROR} (Expecting ',' delimiter at character 5)"),
     "list and text behind it": ('["a"] and more', "auto", None),
     "python list": ("['a', 'b']", "json", None),
