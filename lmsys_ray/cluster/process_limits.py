@@ -8,14 +8,17 @@ from lmsys_ray.errors import UsageError
 _FILES_WANTED, _FILES_NEEDED = 65_536, 256
 """Open files: each process of Ray holds a socket for every other one."""
 
+_MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
 _OTHERS = {
-    resource.RLIMIT_AS: (30 << 30, 1 << 40, "the address space", "v"),
-    resource.RLIMIT_FSIZE: (8 << 30, 1 << 36, "the size of a file", "f"),
+    resource.RLIMIT_AS: (_MEMORY * 5 // 4, 1 << 40, "the address space", "v"),
+    resource.RLIMIT_FSIZE: (_MEMORY // 3, 1 << 36, "the size of a file", "f"),
     resource.RLIMIT_NPROC: (400, 4096, "processes and threads", "u"),
 }
 """For each limit what Ray was seen to need, the value from which it hinders nobody, its name, and the flag of `ulimit`.
 
-Measurements: docs/lab/local_ray.md
+Ray maps its object store, a file of 30 % of the machine's memory, into each process. Measurements:
+docs/lab/local_ray.md
 """
 
 
