@@ -41,17 +41,19 @@ def main(argv: Sequence[str] | None = None, prog: str = "evaluate.py") -> None:
     from lmsys_ray.evaluation.console import show
     from lmsys_ray.evaluation.evaluate import evaluate
     from lmsys_ray.evaluation.labelled_scores import join, settings_of
-    from lmsys_ray.evaluation.report import write_report
+    from lmsys_ray.evaluation.report import check_replaceable, write_report
     from lmsys_ray.evaluation.trained_rows import seen_in_training
     from lmsys_ray.run_directory.layout import RunDirectory
     from lmsys_ray.storage.files import path_of
 
     run = RunDirectory(output_path(arguments.run))
     settings = settings_of(run)
-    joined = join(run, settings, labels_for(run, arguments.labels))
-    evaluation = evaluate(joined, settings, seen_in_training(run, settings, joined.members))
+    labels = labels_for(run, arguments.labels)
     folder = path_of(output_path(arguments.output)) if arguments.output else run.path / "evaluation"
-    write_report(evaluation, settings, run, folder)
+    check_replaceable(folder, labels.digest)
+    joined = join(run, settings, labels)
+    evaluation = evaluate(joined, settings, seen_in_training(run, settings, joined.members))
+    write_report(evaluation, settings, run, folder, labels.digest)
     show(evaluation, folder, _score_command(prog))
 
 

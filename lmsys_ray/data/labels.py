@@ -1,5 +1,6 @@
 """Reads which response people preferred: one class for each id."""
 
+import hashlib
 import json
 import math
 import zlib
@@ -43,6 +44,12 @@ class Labels:
     """None where the file has no column `source`."""
     unreadable: int
     """Rows without an id, or too damaged to be read."""
+
+    @property
+    def digest(self) -> str:
+        """A digest of the ids and what was chosen for each."""
+        pairs = zip(self.ids.to_pylist(), self.classes.tolist(), strict=True)
+        return hashlib.sha256(json.dumps([*pairs]).encode()).hexdigest()[:16]
 
 
 def read_labels(path: str) -> Labels:

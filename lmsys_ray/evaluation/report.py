@@ -9,6 +9,7 @@ import yaml
 
 from lmsys_ray import __version__
 from lmsys_ray.ensemble.blend_methods import Blend
+from lmsys_ray.errors import UsageError
 from lmsys_ray.evaluation.evaluate import EVERYTHING, NOTHING, Evaluation, Slice
 from lmsys_ray.evaluation.position_bias import MEASURES
 from lmsys_ray.evaluation.reliability_diagram import draw_reliability
@@ -17,22 +18,28 @@ from lmsys_ray.evaluation.verdict import verdict
 from lmsys_ray.metrics import LEVEL, METRICS, RESAMPLES, SMALLEST, Estimate
 from lmsys_ray.run_directory.layout import RunDirectory
 from lmsys_ray.scoring.settings import Settings
-from lmsys_ray.storage.files import AnyPath, atomic_file, make_folder, remove, write_bytes
+from lmsys_ray.storage.files import AnyPath, atomic_file, exists, make_folder, read_bytes, remove, write_bytes
 
 Json = dict[str, Any]
+
+EVALUATION = "evaluation.json"
 
 BLEND = "blend.yaml"
 """The file of settings that blend the run anew."""
 
 
-def write_report(evaluation: Evaluation, settings: Settings, run: RunDirectory, folder: AnyPath) -> None:
+def write_report(
+    evaluation: Evaluation, settings: Settings, run: RunDirectory, folder: AnyPath, judged_by: str = ""
+) -> None:
     """Writes evaluation.json, reliability.png and blend.yaml into `folder`, each atomically.
 
-    Without a fitted blend there is no blend.yaml; one from an earlier evaluation is removed.
+    Without a fitted blend there is no blend.yaml; one from an earlier evaluation is removed. `judged_by` is the digest
+    of the labels, for `check_replaceable`.
     """
     make_folder(folder)
     write_bytes(
-        folder / "evaluation.json", (json.dumps(as_json(evaluation), indent=2, ensure_ascii=False) + "\n").encode()
+        folder / EVALUATION,
+        (json.dumps({**as_json(evaluation), "labels": judged_by}, indent=2, ensure_ascii=False) + "\n").encode(),
     )
     if evaluation.unfitted:
         remove(folder / BLEND)
@@ -40,6 +47,21 @@ def write_report(evaluation: Evaluation, settings: Settings, run: RunDirectory, 
         write_bytes(folder / BLEND, blend_settings(settings, evaluation.fits[EVERYTHING].blend, str(run.path)).encode())
     with atomic_file(folder / "reliability.png") as aside:
         draw_reliability(evaluation, aside)
+
+
+def check_replaceable(folder: AnyPath, judged_by: str) -> None:
+    """Raises `UsageError` where `folder` holds an evaluation against other labels, which would be lost."""
+    file = folder / EVALUATION
+    if not exists(file):
+        return
+    try:
+        before = json.loads(read_bytes(file))
+    except ValueError:
+        before = {}
+    if isinstance(before, dict) and before.get("labels", judged_by) != judged_by:
+        raise UsageError(
+            f"--output: {folder} holds an evaluation against other labels; name another folder, or remove that one"
+        )
 
 
 def as_json(evaluation: Evaluation) -> Json:

@@ -78,3 +78,22 @@ def test_mistake_is_one_line_and_writes_nothing(tmp_path: Path, arguments: list[
     assert sentence in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (run.path / "evaluation").exists()
+
+
+def test_an_evaluation_against_other_labels_is_not_overwritten(tmp_path: Path) -> None:
+    truth, labels = drawn(ROWS)
+    run, _ = make_run(tmp_path, [f"question {n}" for n in range(ROWS)], {"m": truth}, {"m": 1.0})
+    write_labels(tmp_path / "labels.csv", labels)
+    write_labels(tmp_path / "others.csv", np.roll(labels, 1))
+    for _ in range(2):  # the same again is no loss
+        assert job("evaluate", "--run", "run", "--labels", "labels.csv", folder=tmp_path).returncode == 0
+    file = run.path / "evaluation" / "evaluation.json"
+    before = file.read_bytes()
+    refused = job("evaluate", "--run", "run", "--labels", "others.csv", folder=tmp_path)
+    assert refused.returncode == 2
+    assert refused.stderr == (
+        f"error: --output: {run.path / 'evaluation'} holds an evaluation against other labels; name another folder, "
+        "or remove that one\n"
+    )
+    assert file.read_bytes() == before
+    assert job("evaluate", "--run", "run", "--labels", "others.csv", "--output", "b", folder=tmp_path).returncode == 0
