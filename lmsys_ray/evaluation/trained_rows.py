@@ -12,10 +12,13 @@ from lmsys_ray.scoring.settings import Settings
 from lmsys_ray.storage.packaged import local
 
 
-def seen_in_training(run: RunDirectory, settings: Settings, members: Iterable[str]) -> dict[str, tuple[int, int]]:
-    """Returns for each member that was trained on rows of the run: how many, and how many of its rows can be told.
+def seen_in_training(
+    run: RunDirectory, settings: Settings, members: Iterable[str], most: int | None = None
+) -> dict[str, tuple[int, int]]:
+    """Returns for each member that was trained on rows of the run: how many, of how many rows that were looked at.
 
-    A member tells where digests of its training rows lie beside its weights, as this package's trainings write them.
+    That are all, or with `most` the first shards that hold so many. A member tells where digests of its training rows
+    lie beside its weights, as trainings of this package write them.
     """
     digests = {name: _trained_on(settings, name) for name in members}
     known = {name: found for name, found in digests.items() if len(found)}
@@ -30,13 +33,15 @@ def seen_in_training(run: RunDirectory, settings: Settings, members: Iterable[st
         total += len(found)
         for name, trained in known.items():
             seen[name] += int(np.isin(found, trained).sum())
+        if most is not None and total >= most:
+            break
     return {name: (count, total) for name, count in seen.items() if count}
 
 
 def warnings(seen: dict[str, tuple[int, int]]) -> list[str]:
     """Returns a sentence for each member that was trained on rows of the run."""
     return [
-        f"{name} was trained on {count:,} of the {total:,} rows of this run, so that its figures flatter, and those of "
+        f"{name} was trained on {count:,} of {total:,} rows of this run, so that its figures flatter, and those of "
         "the blend too; judge it on rows that it has not seen"
         for name, (count, total) in seen.items()
     ]

@@ -10,6 +10,7 @@ from lmsys_ray import CLASSES
 from lmsys_ray.data.conversations import CELLS
 from lmsys_ray.durations import duration
 from lmsys_ray.evaluation.evaluate import IN_USE
+from lmsys_ray.evaluation.trained_rows import seen_in_training, warnings
 from lmsys_ray.printable import printable
 from lmsys_ray.report import tables
 from lmsys_ray.report.advice import advice, verdict
@@ -18,12 +19,16 @@ from lmsys_ray.report.facts import Facts
 from lmsys_ray.report.gather import MOST_TEXT, MOST_TURNS, Gathered
 from lmsys_ray.report.labelled import Judged
 
+_MOST_LOOKED_AT = 2_000
+"""Rows that are compared with those that members were trained on."""
+
 
 def page(facts: Facts, gathered: Gathered) -> str:
     """Returns the HTML of a run."""
     labelled = gathered.labelled
     judged = labelled.judged() if labelled else {}
-    gain = labelled.gain(gathered.blend, IN_USE) if labelled and gathered.blend else None
+    seen = seen_in_training(facts.run, facts.settings, facts.members, _MOST_LOOKED_AT) if judged else {}
+    gain = labelled.gain(gathered.blend, IN_USE) if labelled and gathered.blend and not seen else None
     environment = Environment(
         loader=PackageLoader("lmsys_ray.report"),
         autoescape=True,
@@ -36,6 +41,7 @@ def page(facts: Facts, gathered: Gathered) -> str:
         "facts": facts,
         "gathered": gathered,
         "verdict": verdict(facts, judged),
+        "flattered": warnings(seen),
         "key_figures": list(_key_figures(facts, gathered, judged)),
         "advice": advice(facts, gathered, judged, gain),
         "tables": tables,

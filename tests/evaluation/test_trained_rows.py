@@ -15,7 +15,7 @@ from lmsys_ray.evaluation.evaluate import evaluate
 from lmsys_ray.evaluation.labelled_scores import join
 from lmsys_ray.evaluation.trained_rows import seen_in_training
 from lmsys_ray.evaluation.verdict import gains, verdict
-from tests.evaluation.runs import blurred, drawn, make_run, write_labels
+from tests.evaluation.runs import SHARD_ROWS, blurred, drawn, make_run, write_labels
 
 ROWS = 200
 
@@ -64,8 +64,9 @@ def test_rows_seen_in_training_lead_the_verdict_and_stop_the_advice(tmp_path: Pa
     joined = join(run, settings, read_labels(str(tmp_path / "labels.csv")))
     seen = seen_in_training(run, settings, joined.members)
     assert seen == {"m": (ROWS - 50, ROWS)}
+    assert seen_in_training(run, settings, joined.members, most=65) == {"m": (2 * SHARD_ROWS - 50, 2 * SHARD_ROWS)}
     evaluation = evaluate(joined, settings, seen)
-    assert verdict(evaluation)[0].startswith("m was trained on 150 of the 200 rows of this run")
+    assert verdict(evaluation)[0].startswith("m was trained on 150 of 200 rows of this run")
     assert not gains(evaluation)
     assert gains(evaluate(joined, settings))
 
