@@ -85,6 +85,7 @@ def test_every_command_that_writes_refuses_a_relative_root(job: str, tmp_path: P
         "calibrate.py": ["--run", "runs/a", "--labels", "labels.csv"],
         "evaluate.py": ["--run", "runs/a", "--labels", "labels.csv"],
         "leaderboard.py": ["--run", "runs/a"],
+        "report.py": ["runs/a"],
         "status.py": ["runs/a"],
         "import_artifacts.py": ["--output", "a", "--pickles", "a"],
         "train_lightgbm.py": ["--output", "a", "--input", "a.csv"],
