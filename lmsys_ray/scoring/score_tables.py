@@ -96,7 +96,7 @@ def with_kept_shares(scores: pa.Table, encoded: pa.Table, orders: int) -> pa.Tab
         rows = scores.num_rows
         prompt, a, b = ((x[:rows] + y[rows:]) / 2 for x, y in ((prompt, prompt), (a, b), (b, a)))
     for field, values in zip(KEPT, (prompt, a, b), strict=True):
-        scores = scores.append_column(field, pa.array(values, field.type))
+        scores = scores.append_column(field.name, pa.array(values, field.type))  # null in rows that failed
     return scores
 
 

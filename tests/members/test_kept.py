@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer
 
@@ -14,7 +15,7 @@ from lmsys_ray.checkpoints.sources import read_tokenizer
 from lmsys_ray.members.orders import both_orders
 from lmsys_ray.members.protocol import CONVERSATIONS, KEPT, Scores
 from lmsys_ray.members.registry import kind_named, validated
-from lmsys_ray.scoring.score_tables import score_table, with_kept_shares
+from lmsys_ray.scoring.score_tables import score_table, with_failed, with_kept_shares
 from tests.members.samples import SAMPLES
 
 WORDS = {"prompt": 150, "a": 700, "b": 900}
@@ -96,7 +97,7 @@ def test_shares_are_those_of_the_words_in_the_tokens(made: tuple[Any, Tokenizer,
 
 
 def test_the_shares_of_both_orders_are_averaged_for_each_response(
-    made: tuple[Any, Tokenizer, Mapping[str, Any]],
+    made: tuple[Any, Tokenizer, Mapping[str, Any]], tmp_path: Path
 ) -> None:
     encoder, _, values = made
     if values["kind"] == "shared_encoder" or values["kind"] == "reward":
@@ -105,7 +106,10 @@ def test_the_shares_of_both_orders_are_averaged_for_each_response(
     plain, swapped = encoder.encode(both_orders(one)).slice(0, 1), encoder.encode(both_orders(one)).slice(1, 1)
     scores = score_table(pa.chunked_array([[0, 0]]), Scores(np.full((2, 3), 1 / 3, np.float32)), swap=True)
     found = with_kept_shares(scores, pa.concat_tables([plain, swapped]), 2)
-    assert [found.schema.field(name) for name in KEPT.names] == list(KEPT)
+    assert found.column_names[-3:] == KEPT.names
+    failed = with_failed(found, {7: "too long"})
+    pq.write_table(failed, tmp_path / "scores.parquet")
+    assert pq.read_table(tmp_path / "scores.parquet")["kept_a"].to_pylist() == [found["kept_a"][0].as_py(), None]
     for name, other in (("prompt", "prompt"), ("a", "b"), ("b", "a")):
         mean = (plain[f"kept_{name}"][0].as_py() + swapped[f"kept_{other}"][0].as_py()) / 2
         assert found[f"kept_{name}"].to_pylist() == pytest.approx([mean])
