@@ -28,10 +28,11 @@ from lmsys_ray.run_directory.layout import RunDirectory
 from lmsys_ray.scoring import ingestion, job, passes
 from lmsys_ray.scoring.progress import Display
 from lmsys_ray.scoring.report import Report
+from lmsys_ray.scoring.run_pass import Pass
 from lmsys_ray.scoring.score_tables import scorable, score_table
 from lmsys_ray.scoring.scored_shard import ScoredShard
 from lmsys_ray.scoring.settings import Settings
-from lmsys_ray.storage.unchanged import all_unchanged
+from lmsys_ray.storage.unchanged import Original, all_unchanged
 
 Hook = Callable[[str], None]
 """Called where a test may do harm: `ingest`, `open` and `read` of a file, `pass`, `scored` behind a shard."""
@@ -72,10 +73,14 @@ def probabilities(table: pa.Table, salt: str) -> np.ndarray:
     return np.array(rows).reshape(-1, 3)
 
 
+def local_passes(run: RunDirectory, settings: Settings, passes: Sequence[Pass], *_: Any) -> Iterator[ScoredShard]:
+    for each in passes:
+        yield from local_pass(run, settings, each.name, each.shards, each.originals)
+
+
 def local_pass(
-    run: RunDirectory, settings: Settings, name: str, shards: Sequence[int], *watched: Any
+    run: RunDirectory, settings: Settings, name: str, shards: Sequence[int], originals: Sequence[Original]
 ) -> Iterator[ScoredShard]:
-    *_, originals = watched
     with all_unchanged(originals):
         salt = (Path(settings.members[name].artifacts) / "model.txt").read_text()
     for number in shards:
@@ -94,7 +99,7 @@ def run_job(settings: Settings, at: Hook = lambda place: None) -> Report:
 
     def scored(*arguments: Any) -> Iterator[ScoredShard]:
         at("pass")
-        for shard in local_pass(*arguments):
+        for shard in local_passes(*arguments):
             yield shard
             at("scored")
 
@@ -105,7 +110,7 @@ def run_job(settings: Settings, at: Hook = lambda place: None) -> Report:
         (ingestion, "read_files", local_rows),
         (passes, "NodeWatch", lambda *_: nullcontext()),
         (passes, "present_resources", lambda *_: Resources(2, 0)),
-        (passes, "run_pass", scored),
+        (passes, "run_passes", scored),
     ]
     with ExitStack() as stack:
         for module, name, stand_in in stand_ins:

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,10 +20,13 @@ from lmsys_ray.fault_tolerance.watchdog import Watchdog
 from lmsys_ray.members.protocol import LANES
 from lmsys_ray.members.registry import kind_of
 from lmsys_ray.scoring.fingerprint import named_files
-from lmsys_ray.scoring.run_pass import run_pass
+from lmsys_ray.scoring.run_pass import Pass, run_passes
 from lmsys_ray.scoring.scored_shard import ScoredShard
 from lmsys_ray.scoring.stage_progress import StageProgress
 from lmsys_ray.scoring.start import Start
+
+_MANY_SHARDS = 1 << 20
+"""So many that the size of a pool does not depend on them."""
 
 
 def score_members(start: Start, missing: dict[str, list[int]], cluster: Resources, watchdog: Watchdog) -> None:
@@ -65,50 +69,73 @@ class _Passes:
     """Of each member, the reasons of the rows that it could not score in this start."""
 
     def run_lane(self, members: list[str]) -> None:
-        """Runs the passes of some members one after another."""
-        for name in members:
-            with self.start.timed(f"pass {name}"):
-                self.nodes.retry_excluding(partial(self._run, name))
+        """Runs the passes of some members one after another; those of like workers share them."""
+        for names in self._groups(members):
+            with self.start.display.during(f"pass {', '.join(names)}"):
+                self.nodes.retry_excluding(partial(self._run, names))
             if self.stop.is_set():
                 return
 
-    def _run(self, name: str) -> None:
-        start, settings = self.start, self.start.settings
-        missing = start.run.missing(name, start.report.ingested.shards)
-        cluster = present_resources(self.cluster.grows, self.nodes.ids)
-        pool = kind_of(settings.members[name]).placement(settings.members[name], len(missing), cluster)
-        pool = replace(pool, excluded=self.nodes.ids)
-        sizes = start.run.shard_bytes()
-        work = sum(sizes[shard] for shard in missing)
-        progress = start.display.begin(name, self._rows(missing), work, min(pool.size, len(missing)))
-        shards, originals = start.run.largest_first(missing), start.originals.members[name]
-        with self._node_watch(name, pool):
-            for shard in run_pass(start.run, settings, name, shards, pool, self.watchdog, self.nodes.shared, originals):
+    def _groups(self, members: Sequence[str]) -> list[list[str]]:
+        """Divides members into runs of neighbours whose passes one pool can do: the same kind, without a device."""
+        groups: list[list[str]] = []
+        for name in members:
+            if groups and self._like(groups[-1][-1], name):
+                groups[-1].append(name)
+            else:
+                groups.append([name])
+        return groups
+
+    def _like(self, first: str, second: str) -> bool:
+        one, other = (self.start.settings.members[name] for name in (first, second))
+        kind = kind_of(other)
+        if one.kind != other.kind or kind.lane != "cpu":
+            return False
+        pools = (kind.placement(each, _MANY_SHARDS, self.cluster) for each in (one, other))
+        return next(pools) == next(pools)
+
+    def _run(self, names: Sequence[str]) -> None:
+        start = self.start
+        missing = {name: start.run.missing(name, start.report.ingested.shards) for name in names}
+        due = [
+            Pass(name, start.run.largest_first(shards), start.originals.members[name])
+            for name, shards in missing.items()
+            if shards
+        ]
+        if not due:
+            return
+        pool = self._pool(due)
+        shown = _Shown(start, due, pool, self._rows)
+        with self._node_watch(", ".join(names), pool):
+            for shard in run_passes(start.run, start.settings, due, pool, self.watchdog, self.nodes.shared):
                 start.lock.check()
                 self.watchdog.progress()
-                progress.utilization.add(shard.replica, shard.seconds, time.monotonic())
-                start.report.idle[name] = round(progress.utilization.idle_share(time.monotonic()), 4)
-                progress.add(shard.rows, shard.tokens, sizes[shard.shard])
-                self._count(shard, progress)
+                self._count(shard)
+                shown.add(shard)
                 self._check_failed(shard)
                 if self.stop.is_set():
                     return
-        start.display.finish(progress)
+        shown.end()
+
+    def _pool(self, due: Sequence[Pass]) -> Pool:
+        member = self.start.settings.members[due[0].name]
+        cluster = present_resources(self.cluster.grows, self.nodes.ids)
+        pool = kind_of(member).placement(member, sum(len(each.shards) for each in due), cluster)
+        return replace(pool, excluded=self.nodes.ids)
 
     def _node_watch(self, name: str, pool: Pool) -> NodeWatch:
         resource: Literal["CPU", "GPU"] = "GPU" if pool.gpus else "CPU"
         return NodeWatch(name, resource, pool.gpus or pool.cpus, self.start.display.say)
 
-    def _rows(self, shards: list[int]) -> int:
+    def _rows(self, shards: Sequence[int]) -> int:
         """Estimates the scorable rows of some shards without opening them."""
         ingested = self.start.report.ingested
         return (ingested.lines - ingested.unscored) * len(shards) // max(ingested.shards, 1)
 
-    def _count(self, shard: ScoredShard, progress: StageProgress) -> None:
-        report = self.start.report
-        report.seconds.setdefault("until a first shard", round(time.perf_counter() - self.start.began, 3))
-        report.include(shard, time.perf_counter() - self.start.began)
-        self.start.display.show(progress)
+    def _count(self, shard: ScoredShard) -> None:
+        report, seconds = self.start.report, time.perf_counter() - self.start.began
+        report.seconds.setdefault("until a first shard", round(seconds, 3))
+        report.include(shard, seconds)
         for note in shard.notes:
             self.start.say_once(f"members.{shard.member}: {note}")
 
@@ -120,3 +147,49 @@ class _Passes:
         if shard.reasons and too_many(failed.total(), rows, share):
             place = self.start.run.score(shard.member, shard.shard).parent
             raise refusal(failed.total(), rows, share, failed, str(place))
+
+
+class _Shown:
+    """The progress of passes that share a pool, and the seconds of each.
+
+    A pass begins when the one before it, in the order in which they are dispatched, has no shard left to begin.
+    """
+
+    def __init__(self, start: Start, due: Sequence[Pass], pool: Pool, rows: Callable[[Sequence[int]], int]) -> None:
+        self._start = start
+        self._due = {each.name: each for each in due}
+        self._pool = pool
+        self._rows = rows
+        self._sizes = start.run.shard_bytes()
+        self._progress: dict[str, StageProgress] = {}
+        self._began: dict[str, float] = {}
+        self._left = {each.name: len(each.shards) for each in due}
+        self._begin(due[0].name, time.monotonic())
+
+    def _begin(self, name: str, began: float) -> None:
+        shards = self._due[name].shards
+        work = sum(self._sizes[shard] for shard in shards)
+        replicas = min(self._pool.size, len(shards))
+        self._progress[name] = self._start.display.begin(name, self._rows(shards), work, replicas)
+        self._began[name] = began
+
+    def add(self, shard: ScoredShard) -> None:
+        """Counts a shard that has just been written."""
+        name, now = shard.member, time.monotonic()
+        if name not in self._progress:
+            self._begin(name, now - shard.seconds)
+        progress = self._progress[name]
+        progress.utilization.add(shard.replica, shard.seconds, now)
+        progress.add(shard.rows, shard.tokens, self._sizes[shard.shard])
+        self._start.display.show(progress)
+        self._start.report.idle[name] = round(progress.utilization.idle_share(now), 4)
+        self._start.report.seconds[f"pass {name}"] = round(now - self._began[name], 3)
+        self._left[name] -= 1
+        if not self._left[name]:
+            self._start.display.finish(progress)
+
+    def end(self) -> None:
+        """Ends the stages of all passes."""
+        for progress in self._progress.values():
+            if progress.ended is None:
+                self._start.display.finish(progress)

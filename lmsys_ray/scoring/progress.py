@@ -105,7 +105,8 @@ class Display:
         if not under_way or self._bars:
             return
         what, since = under_way[-1]
-        stages = [stage for name, stage in self._stages.items() if what.endswith(name) and stage.ended is None]
+        named = what.removeprefix("pass ").split(", ")
+        stages = [stage for name, stage in self._stages.items() if name in named and stage.ended is None]
         for stage in stages:
             self._tell(stage, now)
         if not stages and self._log == "json":

@@ -1,10 +1,11 @@
-"""One pass, in which a member scores shards on the cluster.
+"""Passes on the cluster: members score shards, one member after another, by the same actors.
 
-Shard numbers flow through CPU tasks that encode and a pool of actors that score (`shard_worker`). The conversations
-themselves never pass through the driver.
+Pairs of member and shard flow through CPU tasks that encode and a pool of actors that score (`member_worker`). The
+conversations themselves never pass through the driver. Measurements: docs/lab/many_members.md
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from lmsys_ray.cluster.dispatch import dispatch
@@ -14,47 +15,60 @@ from lmsys_ray.cluster.shared_files import SharedFiles
 from lmsys_ray.fault_tolerance.watchdog import Watchdog
 from lmsys_ray.members.registry import package_of
 from lmsys_ray.run_directory.layout import RunDirectory
+from lmsys_ray.scoring.member_worker import ShardScorers, encode_item
 from lmsys_ray.scoring.scored_shard import ScoredShard
 from lmsys_ray.scoring.settings import Settings
-from lmsys_ray.scoring.shard_worker import PassSpec, ShardScorer, encode_shard
+from lmsys_ray.scoring.shard_worker import PassSpec
 from lmsys_ray.storage.unchanged import Original
 
 
-def run_pass(
+@dataclass(frozen=True)
+class Pass:
+    """The shards that a member is to score, in their order."""
+
+    name: str
+    shards: Sequence[int]
+    originals: tuple[Original, ...] = ()
+    """The files of its model that the manifest names."""
+
+
+def run_passes(
     run: RunDirectory,
     settings: Settings,
-    name: str,
-    shards: Sequence[int],
+    passes: Sequence[Pass],
     pool: Pool,
     watchdog: Watchdog,
     shared: SharedFiles,
-    originals: tuple[Original, ...] = (),
 ) -> Iterator[ScoredShard]:
-    """Scores `shards` with the member `name` and yields each once it is written, in any order.
+    """Runs `passes` one after another in one pool, and yields each shard once it is written, in any order.
 
     Ray restarts a process that died and gives it the same shard. `watchdog` counts these deaths, and a row at which
     processes keep dying is left out. Raises `RunError` for a member that cannot be loaded or cannot score,
-    `ReplacedError` where a file is not one of `originals`, `DamagedError` for a shard that must be made again, and
+    `ReplacedError` where a file is not one of the originals, `DamagedError` for a shard that must be made again, and
     `ExcludedNodeError` where a node does not see `shared`.
     """
-    if not shards:
+    specs = {each.name: _spec(run, settings, each, watchdog, shared) for each in passes}
+    items = [{"member": each.name, "shard": shard} for each in passes for shard in each.shards]
+    if not items:
         return
-    member = settings.members[name]
-    spec = PassSpec(
+    encode = partial(encode_item, specs=specs)
+    for number, row in enumerate(dispatch(items, encode, ShardScorers, {"specs": specs}, pool)):
+        if number == 0 and pool.whole_machine:
+            lower_helpers_priority(watchdog.ledger)  # Not earlier, since they also start the replica.
+        yield ScoredShard.of_row(row)
+
+
+def _spec(run: RunDirectory, settings: Settings, each: Pass, watchdog: Watchdog, shared: SharedFiles) -> PassSpec:
+    member = settings.members[each.name]
+    return PassSpec(
         run=str(run.path),
-        name=name,
+        name=each.name,
         member=member.model_dump_json(),
         package=package_of(member.kind),
         cells=settings.cells,
         ledger=watchdog.ledger,
         max_deaths=settings.max_deaths,
         binding=run.binding,
-        originals=originals,
+        originals=each.originals,
         shared=shared,
     )
-    items = [{"shard": shard} for shard in shards]
-    encode = partial(encode_shard, spec=spec)
-    for number, row in enumerate(dispatch(items, encode, ShardScorer, {"spec": spec}, pool)):
-        if number == 0 and pool.whole_machine:
-            lower_helpers_priority(watchdog.ledger)  # Not earlier, since they also start the replica.
-        yield ScoredShard.of_row(row)
