@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import ray
 from ray import _raylet
@@ -48,6 +48,8 @@ _CLOSED = {
 }
 """Closes a local Ray, whatever the environment says: a token, the loopback address for each process (a switch that Ray
 has for systems whose firewall asks), no exporter of metrics, and workers that end with their raylet."""
+
+_IN_VAIN = "Timed out waiting for file"
 
 _SHARED_MEMORY = "/dev/shm"
 
@@ -145,15 +147,7 @@ def _reload_environment(cluster: bool) -> None:
 def _start(root: Path, reaper: Reaper) -> None:
     with native_output_held() as held, sigterm_kept():
         try:
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-                _temp_dir=str(root),
-                _plasma_directory=_object_store(root),
-                _node_ip_address=_LOOPBACK,
-            )
+            _init(root)
         except Exception as error:  # Ray raises plain `Exception`, too, if one of its processes does not start.
             reaper.notify(keep_logs=True)
             held.seek(0)
@@ -161,6 +155,32 @@ def _start(root: Path, reaper: Reaper) -> None:
                 (folder / "logs" / "driver.err").write_bytes(held.read())
             reason = (str(error) or type(error).__name__).strip().splitlines()[0]
             raise RunError(f"Ray did not start ({reason}){process_limits.hint()}; {_logs(root)}") from error
+
+
+def _init(root: Path) -> None:
+    """Starts Ray; once again where a busy machine was slower than Ray waits for its own processes."""
+    options: dict[str, Any] = {
+        "address": "local",
+        "include_dashboard": False,
+        "logging_level": logging.ERROR,
+        "log_to_driver": False,
+        "_temp_dir": str(root),
+        "_plasma_directory": _object_store(root),
+        "_node_ip_address": _LOOPBACK,
+    }
+    try:
+        ray.init(**options)
+    except Exception:  # as in `_start`
+        if not any(_waited_in_vain(folder) for folder in sessions(root, os.getpid())):
+            raise
+        ray.shutdown()
+        ray.init(**options)
+
+
+def _waited_in_vain(session: Path) -> bool:
+    """Returns whether a raylet ended since its agent did not answer in the 15 s that Ray gives it."""
+    log = session / "logs" / "raylet.err"
+    return log.is_file() and _IN_VAIN in log.read_text(errors="replace")
 
 
 def _object_store(root: Path) -> str | None:
