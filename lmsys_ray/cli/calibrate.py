@@ -46,13 +46,18 @@ def main(argv: Sequence[str] | None = None, prog: str = "calibrate.py") -> None:
     from lmsys_ray.evaluation.labelled_scores import join, settings_of
     from lmsys_ray.evaluation.trained_rows import seen_in_training, warnings
     from lmsys_ray.run_directory.layout import RunDirectory
+    from lmsys_ray.scoring.progress import Display
     from lmsys_ray.storage.files import make_folder, path_of, write_bytes
 
     run = RunDirectory(output_path(arguments.run))
     settings = settings_of(run)
-    joined = join(run, settings, labels_for(run, arguments.labels))
-    calibrated = calibrate(joined, settings)
-    for warning in warnings(seen_in_training(run, settings, joined.members)):
+    with Display() as display:
+        with display.during("labels and scores"):
+            joined = join(run, settings, labels_for(run, arguments.labels))
+            seen = seen_in_training(run, settings, joined.members)
+        with display.during("fits, each judged out of fold"):
+            calibrated = calibrate(joined, settings)
+    for warning in warnings(seen):
         say(f"warning: {warning}")
     file = path_of(output_path(arguments.output)) if arguments.output else run.path / "calibration.yaml"
     make_folder(file.parent)

@@ -44,16 +44,21 @@ def main(argv: Sequence[str] | None = None, prog: str = "evaluate.py") -> None:
     from lmsys_ray.evaluation.report import check_replaceable, write_report
     from lmsys_ray.evaluation.trained_rows import seen_in_training
     from lmsys_ray.run_directory.layout import RunDirectory
+    from lmsys_ray.scoring.progress import Display
     from lmsys_ray.storage.files import path_of
 
     run = RunDirectory(output_path(arguments.run))
     settings = settings_of(run)
-    labels = labels_for(run, arguments.labels)
     folder = path_of(output_path(arguments.output)) if arguments.output else run.path / "evaluation"
-    check_replaceable(folder, labels.digest)
-    joined = join(run, settings, labels)
-    evaluation = evaluate(joined, settings, seen_in_training(run, settings, joined.members))
-    write_report(evaluation, settings, run, folder, labels.digest)
+    with Display() as display:
+        with display.during("labels and scores"):
+            labels = labels_for(run, arguments.labels)
+            check_replaceable(folder, labels.digest)
+            joined = join(run, settings, labels)
+            seen = seen_in_training(run, settings, joined.members)
+        with display.during("intervals and fitted blends"):
+            evaluation = evaluate(joined, settings, seen)
+            write_report(evaluation, settings, run, folder, labels.digest)
     show(evaluation, folder, _score_command(prog))
 
 

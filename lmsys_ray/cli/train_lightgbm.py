@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from lmsys_ray.cli.parsing import command_parser
 from lmsys_ray.config.output_root import local_output
-from lmsys_ray.printable import say
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
@@ -35,16 +34,18 @@ def main(argv: Sequence[str] | None = None, prog: str = "train_lightgbm.py") -> 
     from lmsys_ray.config.command_options import parse_options
     from lmsys_ray.members.lightgbm.training.options import LightGBMOptions
     from lmsys_ray.members.lightgbm.training.train import train_lightgbm
+    from lmsys_ray.scoring.progress import Display
 
     chosen = parse_options(LightGBMOptions, arguments.sets)
-    figures = train_lightgbm(
-        arguments.input,
-        arguments.output,
-        arguments.folds,
-        arguments.fold,
-        chosen,
-        say=say,
-    )
+    with Display() as display, display.during("features and boosters"):
+        figures = train_lightgbm(
+            arguments.input,
+            arguments.output,
+            arguments.folds,
+            arguments.fold,
+            chosen,
+            say=display.say,
+        )
     for name, metrics in figures.get("held_out", {}).items():
         loss = metrics["log_loss"]
         print(f"{name}: log loss {loss['value']:.4f} ({loss['low']:.4f} to {loss['high']:.4f}) on the rows held out")
