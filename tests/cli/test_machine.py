@@ -82,7 +82,11 @@ def test_a_user_who_may_not_run_the_interpreter_reads_a_sentence(tmp_path: Path)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "variables", [{"HOME": "/proc/nowhere"}, {"LC_ALL": "xx_YY"}, {"TMPDIR": "/proc"}, {"HOME": "", "LANG": "tlh"}]
+    "variables",
+    [
+        {"HOME": "/proc/nowhere", "LC_ALL": "xx_YY", "TMPDIR": "/proc"},
+        *(pytest.param(each, marks=pytest.mark.soak) for each in ({"TMPDIR": "/proc"}, {"HOME": "", "LANG": "tlh"})),
+    ],
 )
 def test_homes_locales_and_folders_that_are_not_there(tmp_path: Path, variables: dict[str, str]) -> None:
     check_scored(shell("exec $SCORE", tmp_path, **variables), tmp_path)
@@ -94,9 +98,14 @@ def test_homes_locales_and_folders_that_are_not_there(tmp_path: Path, variables:
     [
         "mount -t tmpfs -o size=64m tmpfs /dev/shm",
         "mount -t tmpfs -o ro tmpfs /dev/shm",
-        "hostname nowhere.invalid",
-        "mount -t tmpfs -o size=1m tmpfs /mnt && export TMPDIR=/mnt",
-        "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6",
+        *(
+            pytest.param(each, marks=pytest.mark.soak)
+            for each in (
+                "hostname nowhere.invalid",
+                "mount -t tmpfs -o size=1m tmpfs /mnt && export TMPDIR=/mnt",
+                "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6",
+            )
+        ),
     ],
 )
 def test_containers_with_little_memory_no_name_and_no_network(tmp_path: Path, before: str) -> None:
