@@ -48,7 +48,6 @@ def main(argv: Sequence[str] | None = None, prog: str = "leaderboard.py") -> Non
     from lmsys_ray.evaluation.leaderboard import make_leaderboard
     from lmsys_ray.evaluation.leaderboard_table import show
     from lmsys_ray.run_directory.layout import RunDirectory
-    from lmsys_ray.scoring.progress import Display
     from lmsys_ray.storage.files import path_of
 
     run = RunDirectory(output_path(arguments.run))
@@ -56,6 +55,4 @@ def main(argv: Sequence[str] | None = None, prog: str = "leaderboard.py") -> Non
     settings = settings_of(run)
     changed = {name: getattr(changes, name) for name in changes.model_fields_set}
     asked = settings.outputs.leaderboard.model_copy(update=changed)
-    with Display() as display, display.during("strengths and intervals"):
-        board = make_leaderboard(run, settings, asked, folder)
-    show(board, folder)
+    show(make_leaderboard(run, settings, asked, folder), folder)
