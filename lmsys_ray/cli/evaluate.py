@@ -53,12 +53,13 @@ def main(argv: Sequence[str] | None = None, prog: str = "evaluate.py") -> None:
     with Display() as display:
         with display.during("labels and scores"):
             labels = labels_for(run, arguments.labels)
-            check_replaceable(folder, labels.digest)
+            judged_by = labels.digest()
+            check_replaceable(folder, judged_by)
             joined = join(run, settings, labels)
             seen = seen_in_training(run, settings, joined.members)
         with display.during("intervals and fitted blends"):
             evaluation = evaluate(joined, settings, seen)
-            write_report(evaluation, settings, run, folder, labels.digest)
+            write_report(evaluation, settings, run, folder, judged_by)
     show(evaluation, folder, _score_command(prog))
 
 

@@ -4,15 +4,14 @@ import os
 import resource
 
 from lmsys_ray.errors import UsageError
+from lmsys_ray.processes import machine_memory
 
 _FILES_WANTED, _FILES_NEEDED = 65_536, 256
 """Open files: each process of Ray holds a socket for every other one."""
 
-_MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
 _OTHERS = {
-    resource.RLIMIT_AS: (_MEMORY * 5 // 4, 1 << 40, "the address space", "v"),
-    resource.RLIMIT_FSIZE: (_MEMORY // 3, 1 << 36, "the size of a file", "f"),
+    resource.RLIMIT_AS: (machine_memory() * 5 // 4, 1 << 40, "the address space", "v"),
+    resource.RLIMIT_FSIZE: (machine_memory() // 3, 1 << 36, "the size of a file", "f"),
     resource.RLIMIT_NPROC: (400, 4096, "processes and threads", "u"),
 }
 """For each limit what Ray was seen to need, the value from which it hinders nobody, its name, and the flag of `ulimit`.

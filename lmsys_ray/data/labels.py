@@ -45,9 +45,8 @@ class Labels:
     unreadable: int
     """Rows without an id, or too damaged to be read."""
 
-    @property
     def digest(self) -> str:
-        """A digest of the ids and what was chosen for each."""
+        """Returns a digest of the ids and what was chosen for each."""
         pairs = zip(self.ids.to_pylist(), self.classes.tolist(), strict=True)
         return hashlib.sha256(json.dumps([*pairs]).encode()).hexdigest()[:16]
 

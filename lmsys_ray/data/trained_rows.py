@@ -40,7 +40,7 @@ def write_digests(folder: Path, conversations: pa.Table, cells: CellForm) -> Non
 
 
 def read_digests(folder: AnyPath) -> np.ndarray:
-    """Returns the digests that lie in a folder, uint64 [rows], ascending; empty where there are none.
+    """Returns the digests that lie in a folder, uint64 [rows]; empty where there are none.
 
     Raises `DamagedError` for a file of another form.
     """
@@ -54,4 +54,4 @@ def read_digests(folder: AnyPath) -> np.ndarray:
         header = ""
     if header != _HEADER:
         raise DamagedError(f"{path} does not hold digests of rows; remove it, or put the one of the training back")
-    return np.sort(found)
+    return found

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from lmsys_ray.errors import UsageError
+from lmsys_ray.processes import machine_memory
 
 GIB = 1 << 30
 
@@ -67,7 +68,7 @@ class Machine:
 
     def on_its_cpu(self) -> Machine:
         """Returns the same without its GPUs, for members that do not use them."""
-        memory = self.memory if not self.gpus else _host_memory() if self.here else 0
+        memory = self.memory if not self.gpus else machine_memory() if self.here else 0
         return Machine(f"{self.cores} CPU cores", 0, self.cores, memory, self.here)
 
 
@@ -102,8 +103,4 @@ def _this_machine() -> Machine:
     if torch.cuda.is_available():
         name, memory = torch.cuda.get_device_name(0), torch.cuda.get_device_properties(0).total_memory
         return Machine(name, torch.cuda.device_count(), cores, memory, here=True, gpu=known_gpu(name, memory))
-    return Machine(f"{cores} CPU cores", 0, cores, _host_memory(), here=True)
-
-
-def _host_memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Machine(f"{cores} CPU cores", 0, cores, machine_memory(), here=True)

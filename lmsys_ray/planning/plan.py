@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 
 import pyarrow as pa
 
-from lmsys_ray.durations import duration
 from lmsys_ray.errors import UsageError
 from lmsys_ray.planning import warnings
 from lmsys_ray.planning.devices import Machine, machine_for
@@ -135,7 +135,7 @@ def most_useful(passes: Mapping[str, Pass], settings: Settings) -> int:
         for name in passes
         if passes[name].lane == "device"
     ]
-    return max(1, -(-int(max(each, default=1) * 1000) // 1000))
+    return max(1, ceil(max(each, default=1)))
 
 
 def _warnings(
@@ -151,8 +151,7 @@ def _warnings(
         warnings.rejects_stop_the_run(facts.rejects, facts.rows, settings.max_error_rate, settings.on_bad_row),
     ]
     if options.deadline is not None and foreseen is not None:
-        told = duration(foreseen.seconds), duration(options.deadline)
-        said.append(warnings.late(foreseen.seconds, options.deadline, *told))
+        said.append(warnings.late(foreseen.seconds, options.deadline))
     wanted = max((replicas_wanted(each, settings, machine) for each in passes.values()), default=1)
     said.append(warnings.large_shards(shards_of(facts), wanted, facts.rows, facts.shard_rows))
     own = [f"{name}: {sentence}" for name, member in members.items() for sentence in member.warnings]

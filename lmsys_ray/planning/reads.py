@@ -15,10 +15,10 @@ from lmsys_ray.data.conversations import CELLS
 from lmsys_ray.fault_tolerance.row_isolation import compute_rows
 from lmsys_ray.members.encoded import TOKEN_IDS
 from lmsys_ray.members.protocol import KEPT, Encoder
+from lmsys_ray.prompts.kept import WHOLE_SHARE
 
 _BARS = 10
 _QUANTILES = {"5%": 0.05, "50%": 0.5, "95%": 0.95, "max": 1.0}
-_WHOLE = 1 - 1e-6
 _OFTEN = 0.25
 """The share of truncated rows from which one of them is shown."""
 
@@ -78,7 +78,7 @@ def read_sample(encoder: Encoder, sample: pa.Table, max_length: int) -> Reads | 
     lengths = np.stack([np.diff(ids.offsets.to_numpy()) for ids in sequences])
     kept = _kept(encoded)
     least = np.min(list(kept.values()), axis=0) if kept else None
-    cut = lengths.max(axis=0) >= max_length if least is None else least < _WHOLE
+    cut = lengths.max(axis=0) >= max_length if least is None else least < WHOLE_SHARE
     place = shown_row(lengths.sum(axis=0), cut)
     numbers = encoded["row"].to_pylist()
     ids_of = dict(zip(sample["row"].to_pylist(), sample["id"].to_pylist(), strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lmsys_ray.durations import duration
 from lmsys_ray.ensemble.rejects import too_many
 from lmsys_ray.planning.devices import GIB, Machine
 from lmsys_ray.planning.loads import Loads
@@ -112,9 +113,11 @@ def busy(load: float | None, cores: int) -> str | None:
     )
 
 
-def late(seconds: float, deadline: float, text: str, told: str) -> str | None:
-    """Warns of a run that takes longer than its deadline; `text` and `told` are these in words."""
-    return None if seconds <= deadline else f"the run takes {text}, longer than the deadline of {told}"
+def late(seconds: float, deadline: float) -> str | None:
+    """Warns of a run that takes longer than its deadline."""
+    if seconds <= deadline:
+        return None
+    return f"the run takes {duration(seconds)}, longer than the deadline of {duration(deadline)}"
 
 
 def present(found: Sequence[str | None]) -> list[str]:

@@ -10,6 +10,9 @@ Kept = Mapping[str, float]
 WHOLE: Kept = {}
 """Every cell is read whole."""
 
+WHOLE_SHARE = 1 - 1e-6
+"""A share in float32 from which a text counts as read whole."""
+
 
 def shares_kept(fields: Sequence[str], sizes: Sequence[int], read: Sequence[int]) -> Kept:
     """Returns the share of each cell, given the characters of each field and how many of them are read.

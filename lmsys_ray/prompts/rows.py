@@ -95,8 +95,13 @@ def _cut(row: Sequence[_EncodedText], room: int, ellipsis: np.ndarray) -> tuple[
     return ids, shares_kept(names, sizes, read)
 
 
-def kept_of_heads(tokenizer: BoundedTokenizer, texts: Sequence[Filled], ids: Sequence[np.ndarray]) -> Kept:
-    """Returns what is kept of the cells of a row where the model reads `ids`, the first tokens of each text."""
+def kept_of_heads(tokenizer: BoundedTokenizer, texts: Sequence[Filled], ids: Sequence[np.ndarray], room: int) -> Kept:
+    """Returns what is kept of the cells of a row where the model reads `ids`, the first tokens of each text.
+
+    Fewer tokens than `room` are all there are.
+    """
+    if sum(map(len, ids)) < room:
+        return WHOLE
     names, sizes, read = list[str](), list[int](), list[int]()
     for filled, head in zip(texts, ids, strict=True):
         end = tokenizer.characters(filled.text, head)

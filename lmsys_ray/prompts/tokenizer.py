@@ -7,6 +7,7 @@ vocabularies have no token across it. Where a vocabulary has one (SuperBPE), tex
 
 import re
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer, normalizers, pre_tokenizers
@@ -44,7 +45,6 @@ class BoundedTokenizer:
         across_words = any(map(_TOKEN_ACROSS_WORDS.search, tokenizer.get_vocab(with_added_tokens=True)))
         self.boundary = NO_BOUNDARY if across_words else BOUNDARY
         self._keeps_text = tokenizer.normalizer is None
-        self._byte_counts = _byte_counts(tokenizer)
         self.originals: np.ndarray | None = None
         """The id to return for each id, or -1 where it must not occur; none: ids are returned unchanged."""
 
@@ -68,10 +68,15 @@ class BoundedTokenizer:
             pending, characters = too_short, characters * 2
         return found
 
+    @cached_property
+    def _byte_counts(self) -> np.ndarray | None:
+        return _byte_counts(self.tokenizer)
+
     def characters(self, text: str, ids: np.ndarray) -> int:
         """Returns how many characters of `text` its first tokens, `ids`, cover."""
-        if self._byte_counts is not None and self.originals is None and (self._keeps_text or text.isascii()):
-            covered = int(self._byte_counts[ids].sum())
+        counts = None if self.originals is not None else self._byte_counts
+        if counts is not None and (self._keeps_text or text.isascii()):
+            covered = int(counts[ids].sum())
             return len(text[:covered].encode()[:covered].decode(errors="ignore"))
         characters = len(ids) * _CHARACTERS_COVERED
         while True:

@@ -9,6 +9,7 @@ from lmsys_ray.evaluation.evaluate import IN_USE, PRIOR
 from lmsys_ray.report.facts import Facts
 from lmsys_ray.report.gather import Gathered
 from lmsys_ray.report.labelled import Gain, Judged
+from lmsys_ray.words import counted
 
 MANY_CUT = 0.2
 """Share of rows cut from which a longer max_length is worth a try."""
@@ -29,11 +30,6 @@ _ENDS = {
     "stopped": "This run was stopped",
     "failed": "This run failed",
 }
-
-
-def counted(count: int, what: str) -> str:
-    """Returns a number of things in words."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def verdict(facts: Facts, judged: Mapping[str, Judged]) -> str:

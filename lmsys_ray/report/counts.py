@@ -10,6 +10,8 @@ import pyarrow as pa
 from lmsys_ray import CLASSES
 from lmsys_ray.ensemble.exports.doubtful import disagreement
 from lmsys_ray.ensemble.position_bias import PositionBias
+from lmsys_ray.members import protocol
+from lmsys_ray.prompts.kept import WHOLE_SHARE
 
 SIDE = 20
 """Triangles along a side of the triangle of probabilities."""
@@ -20,11 +22,8 @@ BINS = 20
 MOST_TOKENS = 1 << 17
 """Rows with more tokens are counted as having so many."""
 
-KEPT = {"kept_prompt": "prompt", "kept_a": "response A", "kept_b": "response B"}
+KEPT = dict(zip(protocol.KEPT.names, ("prompt", "response A", "response B"), strict=True))
 """Columns of scores: the share of each text that a model read."""
-
-WHOLE = 1 - 1e-6
-"""A share from which a text counts as read to its end."""
 
 
 def triangle_cells(probabilities: np.ndarray, side: int = SIDE) -> np.ndarray:
@@ -96,7 +95,7 @@ class Kept:
         """Adds scores with the columns of `KEPT`."""
         shares = np.column_stack([scores[name].to_numpy().astype(np.float64) for name in KEPT])
         shares = np.nan_to_num(shares, nan=1.0)
-        cut = shares < WHOLE
+        cut = shares < WHOLE_SHARE
         for place, name in enumerate(KEPT):
             self.cut_texts[name] += int(cut[:, place].sum())
             self.sums[name] += float(shares[:, place].sum())

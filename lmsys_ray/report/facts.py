@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import calendar
 import json
 import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -22,10 +20,9 @@ from lmsys_ray.report.status import Status, read_status
 from lmsys_ray.run_directory.layout import RunDirectory
 from lmsys_ray.run_directory.manifest import Manifest
 from lmsys_ray.scoring.settings import Settings
-from lmsys_ray.storage.files import AnyPath, exists, listing, read_bytes
+from lmsys_ray.storage.files import Listed, exists, read_bytes
 
 _STANDINGS = TypeAdapter(list[Standing])
-_TABLE = ".parquet"
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ def read_facts(path: RunDirectory) -> Facts:
     run = RunDirectory(path.path, manifest.binding)
     settings = settings_of(run)
     status = read_status(run, time.time())  # which only says whether a start is at work
-    scored_at = {name: _times(run.score(name, 0).parent) for name in settings.blending().weights}
+    scored_at = {name: _times(run.listed_scores(name)) for name in settings.blending().weights}
     return Facts(
         run=run,
         settings=settings,
@@ -84,24 +81,14 @@ def read_facts(path: RunDirectory) -> Facts:
         reading=Reading.from_dict(manifest.ingest.reading),
         rejects=kinds(run.reject_reasons()) if exists(run.rejects) else Counter(),
         scored_at=scored_at,
-        ingested_at=_times(run.shards),
+        ingested_at=_times(run.listed_shards()),
         shards=manifest.ingested.shards if manifest.ingested else status.shards,
         standings=_standings(run) if status.state == "done" else [],
     )
 
 
-def moment(text: Any) -> float | None:
-    """Returns the seconds since 1970 of a moment in the history; None for what is none."""
-    try:
-        return float(calendar.timegm(time.strptime(str(text), "%Y-%m-%dT%H:%M:%SZ")))
-    except ValueError:
-        return None
-
-
-def _times(folder: AnyPath) -> dict[int, float]:
-    files = listing(folder)
-    stems = {name.removesuffix(_TABLE): file.modified for name, file in files.items() if name.endswith(_TABLE)}
-    return {int(stem): modified for stem, modified in sorted(stems.items()) if stem.isdecimal()}
+def _times(files: Mapping[int, Listed]) -> dict[int, float]:
+    return {number: file.modified for number, file in files.items()}
 
 
 def _standings(run: RunDirectory) -> list[Standing]:

@@ -20,6 +20,7 @@ from lmsys_ray.report.counts import KEPT, Agreement, Kept, Orders, Spread, Token
 from lmsys_ray.report.facts import Facts
 from lmsys_ray.report.labelled import Labelled
 from lmsys_ray.report.prompt_groups import prompt_hashes
+from lmsys_ray.run_directory.score_checks import probabilities_of
 from lmsys_ray.scoring.links import links_of
 
 DOUBTFUL = 8
@@ -144,5 +145,5 @@ def _add_labels(gathered: Gathered, joined: JoinedShard, predictions: Mapping[st
 
 
 def _of_order(scores: pa.Table, end: str) -> np.ndarray:
-    values = np.column_stack([scores[name + end].to_numpy() for name in ("a", "b", "tie")]).astype(np.float64)
+    values = probabilities_of(scores, end)
     return np.asarray(values / values.sum(axis=1, keepdims=True))

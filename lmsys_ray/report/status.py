@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import calendar
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import yaml
 
 from lmsys_ray.errors import UsageError
+from lmsys_ray.moments import as_text, moment
 from lmsys_ray.run_directory.layout import RunDirectory
 from lmsys_ray.run_directory.lock import Holder
 from lmsys_ray.run_directory.manifest import Manifest
@@ -68,11 +67,11 @@ def read_status(run: RunDirectory, now: float) -> Status:
         raise UsageError(
             f"--run: {run.path} is not a run directory, or nothing was started in it; name one of score.py"
         )
-    shards = _tables(listing(run.shards))
+    shards = run.listed_shards()
     ingested = manifest.ingested
     began = manifest.starts[-1].get("began") if manifest.starts else None
     state, about = _state(run, manifest, now)
-    since = _seconds(began) if began and state == "running" else None
+    since = moment(began) if state == "running" else None
     members = {name: _member(run, name, shards, since, now) for name in _blended(run, manifest)}
     return Status(
         run=str(run.path),
@@ -90,18 +89,14 @@ def read_status(run: RunDirectory, now: float) -> Status:
     )
 
 
-def _tables(found: Mapping[str, Listed]) -> dict[str, Listed]:
-    return {name: file for name, file in found.items() if name.endswith(".parquet") and name[:1].isdigit()}
-
-
 def _member(
-    run: RunDirectory, name: str, shards: Mapping[str, Listed], since: float | None, now: float
+    run: RunDirectory, name: str, shards: Mapping[int, Listed], since: float | None, now: float
 ) -> MemberStatus:
-    scores = {file: found for file, found in _tables(listing(run.score(name, 0).parent)).items() if file in shards}
-    done = sum(shards[file].bytes for file in scores)
+    scores = {number: found for number, found in run.listed_scores(name).items() if number in shards}
+    done = sum(shards[number].bytes for number in scores)
     left = None
     if since is not None:
-        new = sorted((found.modified, shards[file].bytes) for file, found in scores.items() if found.modified >= since)
+        new = sorted((found.modified, shards[n].bytes) for n, found in scores.items() if found.modified >= since)
         # What the first one took is unknown, since its work began before it was written.
         work, seconds = sum(size for _, size in new[1:]), now - new[0][0] if new else 0.0
         left = (sum(shard.bytes for shard in shards.values()) - done) / work * seconds if work and seconds > 0 else None
@@ -143,9 +138,4 @@ def _blended(run: RunDirectory, manifest: Manifest) -> list[str]:
 
 def _written(folder: AnyPath, name: str) -> str | None:
     found = listing(folder).get(name)
-    return None if found is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(found.modified))
-
-
-def _seconds(moment: str) -> float:
-    """Returns the seconds since 1970 of a moment such as `began`."""
-    return float(calendar.timegm(time.strptime(moment, "%Y-%m-%dT%H:%M:%SZ")))
+    return None if found is None else as_text(found.modified)

@@ -10,7 +10,8 @@ import numpy as np
 
 from lmsys_ray.members.protocol import LANES
 from lmsys_ray.members.registry import kind_of
-from lmsys_ray.report.facts import Facts, moment
+from lmsys_ray.moments import moment
+from lmsys_ray.report.facts import Facts
 
 MOST_STARTS = 4
 """Starts that are drawn, the last of those that scored."""

@@ -1,12 +1,12 @@
 """The history of a run: a record of each start in the manifest."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from lmsys_ray import __version__
 from lmsys_ray.errors import RunError
+from lmsys_ray.moments import as_text
 from lmsys_ray.processes import Process
 from lmsys_ray.run_directory.layout import RunDirectory
 from lmsys_ray.run_directory.manifest import Manifest
@@ -27,7 +27,7 @@ class History:
         self._run = run
         here = Process.current()
         self._record: dict[str, Any] = {
-            "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "began": as_text(),
             "lmsys_ray": __version__,
             "host": here.host,
             "pid": here.pid,

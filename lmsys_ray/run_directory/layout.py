@@ -97,9 +97,15 @@ class RunDirectory:
 
     def shard_bytes(self) -> Mapping[int, int]:
         """Returns the bytes of the file of each shard, by number; 0 for one that is missing."""
-        sizes = storage.sizes(self.shards)
-        shards = {name.removesuffix(".parquet"): size for name, size in sizes.items() if name.endswith(".parquet")}
-        return defaultdict(int, {int(number): size for number, size in shards.items() if number.isdecimal()})
+        return defaultdict(int, {number: file.bytes for number, file in self.listed_shards().items()})
+
+    def listed_shards(self) -> dict[int, storage.Listed]:
+        """Returns the files of the shards that are there, by number, ascending."""
+        return _numbered(self.shards)
+
+    def listed_scores(self, member: str) -> dict[int, storage.Listed]:
+        """Returns the files of the shards that `member` has scored, by number, ascending."""
+        return _numbered(self._scores / member)
 
     def missing_conversations(self, shards: int) -> list[int]:
         """Returns the numbers of the missing shards of conversations, out of 0 to `shards` - 1."""
@@ -236,6 +242,11 @@ class RunDirectory:
             raise RunError(f"{self.rejects} is gone; start the same command again, which makes it again")
         with storage.open_binary(self.rejects) as file:
             yield from file
+
+
+def _numbered(folder: AnyPath) -> dict[int, storage.Listed]:
+    matched = ((_TABLE_NAME.fullmatch(name), file) for name, file in storage.listing(folder).items())
+    return dict(sorted((int(match[1]), file) for match, file in matched if match))
 
 
 def _absent(folder: AnyPath, count: int) -> list[int]:

@@ -27,9 +27,9 @@ def misfit(shard: pa.Table, scores: pa.Table) -> str | None:
     return None if are_probabilities(probabilities_of(scores)).all() else "holds values that are not probabilities"
 
 
-def probabilities_of(scores: pa.Table) -> np.ndarray:
-    """Returns the probabilities of a table of scores, float64 [rows, 3]."""
-    return np.column_stack([scores[name].to_numpy() for name in CLASSES]).astype(np.float64)
+def probabilities_of(scores: pa.Table, order: str = "") -> np.ndarray:
+    """Returns the probabilities of a table of scores, float64 [rows, 3]; of one order, such as `_plain`, alone."""
+    return np.column_stack([scores[name + order].to_numpy() for name in CLASSES]).astype(np.float64)
 
 
 def scores_of(scores: pa.Table) -> np.ndarray:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import groupby
 from typing import Literal
 
 from lmsys_ray.cluster.connect import present_resources
@@ -70,29 +71,17 @@ class _Passes:
 
     def run_lane(self, members: list[str]) -> None:
         """Runs the passes of some members one after another; those of like workers share them."""
-        for names in self._groups(members):
+        for names in [[*group] for _, group in groupby(members, self._workers)]:
             with self.start.display.during(f"pass {', '.join(names)}"):
                 self.nodes.retry_excluding(partial(self._run, names))
             if self.stop.is_set():
                 return
 
-    def _groups(self, members: Sequence[str]) -> list[list[str]]:
-        """Divides members into runs of neighbours whose passes one pool can do: the same kind, without a device."""
-        groups: list[list[str]] = []
-        for name in members:
-            if groups and self._like(groups[-1][-1], name):
-                groups[-1].append(name)
-            else:
-                groups.append([name])
-        return groups
-
-    def _like(self, first: str, second: str) -> bool:
-        one, other = (self.start.settings.members[name] for name in (first, second))
-        kind = kind_of(other)
-        if one.kind != other.kind or kind.lane != "cpu":
-            return False
-        pools = (kind.placement(each, _MANY_SHARDS, self.cluster) for each in (one, other))
-        return next(pools) == next(pools)
+    def _workers(self, name: str) -> tuple[object, ...]:
+        """Returns what neighbours share whose passes one pool can do: their kind and pool, without a device."""
+        member = self.start.settings.members[name]
+        kind = kind_of(member)
+        return (member.kind, kind.placement(member, _MANY_SHARDS, self.cluster)) if kind.lane == "cpu" else (name,)
 
     def _run(self, names: Sequence[str]) -> None:
         start = self.start
@@ -115,7 +104,6 @@ class _Passes:
                 self._check_failed(shard)
                 if self.stop.is_set():
                     return
-        shown.end()
 
     def _pool(self, due: Sequence[Pass]) -> Pool:
         member = self.start.settings.members[due[0].name]
@@ -187,9 +175,3 @@ class _Shown:
         self._left[name] -= 1
         if not self._left[name]:
             self._start.display.finish(progress)
-
-    def end(self) -> None:
-        """Ends the stages of all passes."""
-        for progress in self._progress.values():
-            if progress.ended is None:
-                self._start.display.finish(progress)

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lmsys_ray.durations import duration
+from lmsys_ray.moments import as_text
 from lmsys_ray.polling import PollThread
 from lmsys_ray.printable import printable
 from lmsys_ray.scoring.stage_progress import StageProgress, line, words
@@ -127,8 +128,7 @@ class Display:
             self.say(_stamped(line(facts)))
 
     def _print_json(self, values: Mapping[str, Any]) -> None:
-        moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        print(json.dumps({"time": moment, **values}), flush=True)
+        print(json.dumps({"time": as_text(), **values}), flush=True)
 
     def _shown(self) -> Group:
         now, stages = time.monotonic(), [*self._stages.values()]

@@ -31,8 +31,16 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     (folder / "home").mkdir()
     made = Head(folder / "home", checkout(folder / "clone"))
     made.environment |= {"RAY_AUTH_MODE": "disabled"}
+    agent = f"--dashboard-agent-listen-port={free_port()}"
+    started = made.shell(f"ray start --head --port={made.port} --include-dashboard=false {agent} --num-cpus=2")
+    assert started.returncode == 0, started.stdout
     yield made
     made.stop()
+
+
+def joining(head: Head) -> dict[str, str]:
+    """Returns the environment of a command that joins the cluster of `head`."""
+    return {**os.environ, **head.environment, "RAY_ADDRESS": f"127.0.0.1:{head.port}"}
 
 
 def raylets(head: Head) -> list[int]:
@@ -46,12 +54,9 @@ def raylets(head: Head) -> list[int]:
 
 @pytest.mark.slow
 def test_a_joined_raylet_that_dies_ends_the_command_with_a_sentence(head: Head) -> None:
-    agent = f"--dashboard-agent-listen-port={free_port()}"
-    started = head.shell(f"ray start --head --port={head.port} --include-dashboard=false {agent} --num-cpus=2")
-    assert started.returncode == 0, started.stdout
     driver = subprocess.Popen(
         [sys.executable, "-c", DRIVER],
-        env={**os.environ, **head.environment, "RAY_ADDRESS": f"127.0.0.1:{head.port}"},
+        env=joining(head),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -71,12 +76,9 @@ def test_a_joined_raylet_that_dies_ends_the_command_with_a_sentence(head: Head) 
 
 @pytest.mark.slow
 def test_a_command_that_leaves_a_cluster_is_not_ended_by_it_afterwards(head: Head) -> None:
-    agent = f"--dashboard-agent-listen-port={free_port()}"
-    started = head.shell(f"ray start --head --port={head.port} --include-dashboard=false {agent} --num-cpus=2")
-    assert started.returncode == 0, started.stdout
     driver = subprocess.run(
         [sys.executable, "-c", DRIVER],
-        env={**os.environ, **head.environment, "RAY_ADDRESS": f"127.0.0.1:{head.port}"},
+        env=joining(head),
         input="\n",
         capture_output=True,
         text=True,

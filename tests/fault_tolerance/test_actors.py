@@ -4,7 +4,9 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,18 @@ def actors(pid: int) -> list[int]:
         if session == pid and "MapWorker" in title and "ShardScorer" in title:
             found.append(int(folder.name))
     return found
+
+
+def kill_actors(process: subprocess.Popen[str], count: int, due: Callable[[int], bool]) -> set[int]:
+    """Kills `count` actors of a job, the next one when `due`, which is told how many were killed; returns them."""
+    killed: set[int] = set()
+    while process.poll() is None and len(killed) < count:
+        for pid in set(actors(process.pid)) - killed:
+            if due(len(killed)):
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+        time.sleep(0.02)
+    return killed
 
 
 @pytest.mark.parametrize("step", ["score", pytest.param("encode", marks=pytest.mark.soak)])
@@ -87,13 +101,7 @@ def test_actors_killed_from_outside_lose_nothing(tmp_path: Path, lightgbm: dict)
     ids = write_input(tmp_path / "in.csv", rows)
     write_settings(tmp_path, {"lightgbm": lightgbm}, shard_rows=2, max_deaths=20)
     process = start(tmp_path)
-    killed: set[int] = set()
-    while process.poll() is None and len(killed) < 4:
-        for pid in set(actors(process.pid)) - killed:
-            if len(scored_files(tmp_path)) >= 10 * len(killed) + 1:
-                os.kill(pid, signal.SIGKILL)
-                killed.add(pid)
-        time.sleep(0.02)
+    killed = kill_actors(process, 4, lambda done: len(scored_files(tmp_path)) >= 10 * done + 1)
     said, _ = process.communicate(timeout=600)
     assert process.returncode == 0, said
     assert len(killed) == 4

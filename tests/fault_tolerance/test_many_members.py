@@ -1,14 +1,12 @@
 """Members of one kind share the processes of a pool, and no row is lost or scored twice when these die."""
 
-import os
-import signal
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.fault_tolerance.jobs import finish, start, submission, write_input, write_settings
-from tests.fault_tolerance.test_actors import actors
+from tests.fault_tolerance.test_actors import actors, kill_actors
 
 pytestmark = pytest.mark.slow
 
@@ -51,13 +49,7 @@ def test_shared_workers_that_are_killed_lose_nothing(tmp_path: Path, lightgbm: d
     ids = write_input(tmp_path / "in.csv", rows)
     write_settings(tmp_path, dict.fromkeys(NAMES, lightgbm), shard_rows=4, max_deaths=20)
     process = start(tmp_path)
-    killed: set[int] = set()
-    while process.poll() is None and len(killed) < 3:
-        for pid in set(actors(process.pid)) - killed:
-            if written(tmp_path) >= 26 * len(killed) + 2:  # within the pass of each member
-                os.kill(pid, signal.SIGKILL)
-                killed.add(pid)
-        time.sleep(0.02)
+    killed = kill_actors(process, 3, lambda done: written(tmp_path) >= 26 * done + 2)  # within the pass of each member
     said, _ = process.communicate(timeout=600)
     assert process.returncode == 0, said
     assert len(killed) == 3

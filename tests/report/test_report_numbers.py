@@ -14,8 +14,9 @@ from sklearn.metrics import accuracy_score, log_loss
 from lmsys_ray.evaluation.carried_labels import labels_for
 from lmsys_ray.evaluation.evaluate import IN_USE, PRIOR, evaluate
 from lmsys_ray.evaluation.labelled_scores import join, settings_of
+from lmsys_ray.moments import moment
 from lmsys_ray.report.counts import SIDE, Spread
-from lmsys_ray.report.facts import Facts, moment, read_facts
+from lmsys_ray.report.facts import Facts, read_facts
 from lmsys_ray.report.figures.reliability import wilson
 from lmsys_ray.report.gather import Gathered, gather
 from lmsys_ray.report.timeline import courses

@@ -13,7 +13,7 @@ from lmsys_ray.errors import UsageError
 from lmsys_ray.members.classifier.settings import ClassifierSettings
 from lmsys_ray.members.encoded import ENCODED, encoded_rows, with_kept
 from lmsys_ray.prompts.cell_text import cell_turns, check_turns
-from lmsys_ray.prompts.kept import WHOLE, Kept
+from lmsys_ray.prompts.kept import Kept
 from lmsys_ray.prompts.pairs import Joint
 from lmsys_ray.prompts.rows import LEAST_FIELD_TOKENS, cut_texts, kept_of_heads, literal_tokens
 from lmsys_ray.prompts.special_tokens import cells_as_text, check_not_doubled, reads_cells_as_text, row_ends
@@ -93,10 +93,8 @@ class ClassifierEncoder:
             # Texts that exceed the room alone count as equally long, so that huge ones are not read to their ends.
             lengths = [longest_first(len(first), len(second), self.room) for first, second in found]
             found = [[ids[:n] for ids, n in zip(*each, strict=True)] for each in zip(found, lengths, strict=True)]
-        full = [sum(map(len, ids)) >= self.room for ids in found]
         return found, [
-            kept_of_heads(self.tokenizer, texts, ids) if cut else WHOLE
-            for texts, ids, cut in zip(rows, found, full, strict=True)
+            kept_of_heads(self.tokenizer, texts, ids, self.room) for texts, ids in zip(rows, found, strict=True)
         ]
 
     def _check_room(self) -> None:

@@ -12,7 +12,7 @@ from lmsys_ray.members.encoded import TOKEN_IDS, as_lists, lengths, with_kept
 from lmsys_ray.members.shared_encoder.note import check_note
 from lmsys_ray.members.shared_encoder.settings import SharedEncoderSettings
 from lmsys_ray.prompts.cell_text import cell_turns
-from lmsys_ray.prompts.kept import WHOLE, Kept, kept_of_both
+from lmsys_ray.prompts.kept import Kept, kept_of_both
 from lmsys_ray.prompts.rows import LEAST_FIELD_TOKENS, cut_rows, kept_of_heads, literal_tokens
 from lmsys_ray.prompts.special_tokens import cells_as_text, check_not_doubled, reads_cells_as_text, row_ends
 from lmsys_ray.prompts.starter_text import starter_text
@@ -87,8 +87,7 @@ class SharedEncoderEncoder:
         else:
             found = self.tokenizer.first_tokens([row.text for row in rows], self.room)
             kept = [
-                kept_of_heads(self.tokenizer, [row], [ids]) if len(ids) >= self.room else WHOLE
-                for row, ids in zip(rows, found, strict=True)
+                kept_of_heads(self.tokenizer, [row], [ids], self.room) for row, ids in zip(rows, found, strict=True)
             ]
         return [np.concatenate([self.before, ids, self.after]) for ids in found], kept
 
