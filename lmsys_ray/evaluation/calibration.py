@@ -7,14 +7,14 @@ from typing import get_args
 import numpy as np
 
 from lmsys_ray.ensemble.blend_methods import Blend, Method
-from lmsys_ray.ensemble.links import Link, LinkName, agreement, fit_link, without_labels
+from lmsys_ray.ensemble.links import Link, LinkName, agreement
 from lmsys_ray.errors import RunError
 from lmsys_ray.evaluation.blend_fit import fit_blend
 from lmsys_ray.evaluation.cross_fitting import Members, folds_of, unfitted_because
 from lmsys_ray.evaluation.evaluate import PRIOR
 from lmsys_ray.evaluation.finish_fit import Prior, finished
 from lmsys_ray.evaluation.labelled_scores import LabelledScores
-from lmsys_ray.evaluation.rounding import rounded
+from lmsys_ray.evaluation.link_choice import LinkChoice, choose_links, fitted
 from lmsys_ray.metrics import METRICS, Estimate, class_shares, estimate_means, estimate_metrics
 from lmsys_ray.scoring.settings import Settings
 
@@ -54,6 +54,8 @@ class Calibrated:
     """Fitted on all rows."""
     in_use: Method
     chosen: Method
+    links: dict[str, LinkChoice]
+    """Of the members with two scores: the link in use, and the one that was fitted."""
     against_scores: dict[str, bool]
     """The members of whom higher scores are preferred less often, and whether the interval of that excludes 0."""
 
@@ -64,17 +66,8 @@ def linked(members: Members, links: Mapping[str, Link]) -> dict[str, np.ndarray]
 
 
 def fit_links(members: Members, labels: np.ndarray, names: Mapping[str, LinkName]) -> dict[str, Link]:
-    """Returns the links, of these names, of the members that have differences [rows].
-
-    Where no row is a tie, ties have the share of Laplace's rule, so that a tie to come is not impossible.
-    """
-    found = {}
-    for member, name in names.items():
-        link = fit_link(name, members[member], labels)
-        if not link.tie:
-            link = without_labels(name, members[member], 1 / (len(labels) + 2), scale=link.scale)
-        found[member] = replace(link, scale=rounded(link.scale), tie=rounded(link.tie))
-    return found
+    """Returns the links, of these names, of the members that have differences [rows]."""
+    return {member: fitted(name, members[member], labels) for member, name in names.items()}
 
 
 def fit_calibrations(
@@ -93,7 +86,7 @@ def fit_calibrations(
 
 
 def calibrate(joined: LabelledScores, settings: Settings) -> Calibrated:
-    """Fits calibrations with each kind of blend to the joined rows, and chooses one by log loss out of fold.
+    """Fits each kind of blend to the joined rows, and chooses links and blend by log loss out of fold.
 
     Raises `RunError` where the labels are too few to be divided into folds.
     """
@@ -101,7 +94,9 @@ def calibrate(joined: LabelledScores, settings: Settings) -> Calibrated:
         raise RunError(f"nothing can be calibrated: {reason}; label more rows")
     labels, prompts = joined.labels, joined.prompts
     folds = folds_of(labels, prompts)
-    names = {member: _link_name(settings, member) for member in joined.differences}
+    in_use = {member: _link_name(settings, member) for member in joined.differences}
+    links = choose_links(joined.differences, labels, prompts, folds, in_use)
+    names = {member: choice.chosen for member, choice in links.items()}
     members = {**joined.members, **joined.differences}
     predicted = {name: np.empty((len(labels), 3)) for name in (*names, *BLENDS.values())}
     for fold in np.unique(folds):
@@ -122,6 +117,7 @@ def calibrate(joined: LabelledScores, settings: Settings) -> Calibrated:
         fits=fit_calibrations(members, labels, names, settings.prior),
         in_use=settings.blend,
         chosen=choose({method: after[name] for method, name in BLENDS.items()}),
+        links=links,
         against_scores=_against_scores(joined),
     )
 

@@ -52,7 +52,12 @@ def show(calibrated: Calibrated, command: str) -> None:
     console = terminal()
     console.print(f"calibrated on {_rows(calibrated)}, labelled and scored")
     console.print(_table(calibrated))
-    for line in (*_choice(calibrated), *_doubts(calibrated), f"to blend the run with it: {command}"):
+    for line in (
+        *_links(calibrated),
+        *_choice(calibrated),
+        *_doubts(calibrated),
+        f"to blend the run with it: {command}",
+    ):
         console.print(line, soft_wrap=True)
 
 
@@ -84,6 +89,16 @@ def _marks(calibrated: Calibrated, name: str) -> str:
 
 def _log_loss(estimate: Estimate, sign: str = "") -> str:
     return cells(estimate, sign)[_LOG_LOSS]
+
+
+def _links(calibrated: Calibrated) -> Iterator[str]:
+    """Yields for each member with two scores which link was fitted, and how the other one compares."""
+    for member, choice in calibrated.links.items():
+        margin = _log_loss(choice.margin, "+")
+        if choice.chosen == choice.in_use:
+            yield f"{member}: link {choice.in_use}, as it was; {choice.other} is not clearly better ({margin})"
+        else:
+            yield f"{member}: link {choice.chosen}, better than {choice.in_use} by {margin}"
 
 
 def _choice(calibrated: Calibrated) -> Iterator[str]:

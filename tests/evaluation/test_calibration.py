@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import yaml
 
-from lmsys_ray.ensemble.links import Link
+from lmsys_ray.ensemble.links import Link, LinkName
 from lmsys_ray.errors import RunError
 from lmsys_ray.evaluation.calibration import BLENDS, METHODS, Calibrated, calibrate, choose, fit_links
 from lmsys_ray.evaluation.calibration_report import calibration_yaml, show
 from lmsys_ray.evaluation.evaluate import PRIOR
 from lmsys_ray.evaluation.labelled_scores import Counts, LabelledScores
+from lmsys_ray.evaluation.link_choice import choose_links
 from lmsys_ray.metrics import Estimate, log_loss
 from lmsys_ray.scoring.settings import Settings
 
@@ -167,6 +168,30 @@ def test_scores_that_labels_go_against_are_told(
     show(found, "again")
     assert sentence in capsys.readouterr().out
     assert np.isfinite(found.after[BLENDS["linear"]].values[0])
+
+
+def test_the_other_link_is_taken_where_it_is_clearly_better(capsys: pytest.CaptureFixture[str]) -> None:
+    true: LinkName = "rao_kupper"
+    in_use = "davidson"
+    latent = np.random.default_rng(5).normal(0, 3, 8_000)
+    truth = Link(true, 1.0, 1.0).probabilities(latent)
+    labels = (np.random.default_rng(6).random(8_000)[:, None] > truth.cumsum(axis=1)).sum(axis=1).clip(0, 2)
+    members = settings(reward={"link": in_use})
+    found = calibrate(labelled(members, {"reward": latent}, labels), members)
+    assert yaml.safe_load(calibration_yaml(found, members))["members"]["reward"]["link"] == true
+    expected = log_loss(truth, labels)
+    assert found.links["reward"].estimates[true].values[0] == pytest.approx(expected, abs=0.005)
+    assert found.after["reward"].values[0] == found.links["reward"].estimates[true].values[0]
+    show(found, "again")
+    assert f"reward: link {true}, better than {in_use} by -0.0" in capsys.readouterr().out.replace("\u2212", "-")
+
+
+@pytest.mark.parametrize(("in_use", "other"), [("davidson", "rao_kupper"), ("rao_kupper", "davidson")])
+def test_the_link_in_use_is_kept_where_nothing_speaks_against_it(in_use: LinkName, other: LinkName) -> None:
+    labels = np.random.default_rng(3).permutation(np.arange(300) % 3)
+    rows = np.arange(300)
+    found = choose_links({"reward": LATENT[:300]}, labels, rows, rows % 5, {"reward": in_use})["reward"]
+    assert (found.chosen, found.other) == (in_use, other)
 
 
 def test_without_tied_labels_a_tie_to_come_is_not_impossible() -> None:
