@@ -8,7 +8,7 @@ from lmsys_ray.errors import UsageError
 from lmsys_ray.quiet import quiet_libraries
 from lmsys_ray.storage.cache import built_once, cache_directory
 
-_VERSION = 2
+_VERSION = 3
 """The version of the conversion: directories made by an older one are not used."""
 
 Stamp = tuple[int, int, int, int]
@@ -17,8 +17,9 @@ Stamp = tuple[int, int, int, int]
 def converted(file: Path) -> Path:
     """Returns a directory with the weights and the tokenizer of `file`, converted if it is not there yet.
 
-    The weights are those of the backbone, dequantized to float32, exactly as in the file; GGUF has no head. The
-    directory is in the cache of this machine (`LMSYS_RAY_CACHE`), is written as a whole, and by one process only.
+    The weights are those in the file, dequantized to float32: the backbone's and, where it is not the embedding, the
+    head of the language model. The directory is in the cache of this machine (`LMSYS_RAY_CACHE`), is written as a
+    whole, and by one process only.
     Raises `UsageError` where the file cannot be read, or converted without changing what it computes.
     """
     stamp = _stamp(file)
@@ -28,18 +29,21 @@ def converted(file: Path) -> Path:
 
 def _convert(file: Path, stamp: Stamp, target: Path) -> None:
     import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer, GgufConfig
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, GgufConfig
 
     from lmsys_ray.checkpoints.gguf_config import config_of
     from lmsys_ray.checkpoints.gguf_header import read_header
     from lmsys_ray.checkpoints.reading import library_errors
 
     with quiet_libraries(), library_errors(f"model: {file} cannot be converted", "fetch the file again, or another"):
-        config = config_of(read_header(file))
+        header = read_header(file)
+        config = config_of(header)
+        has_head = "output.weight" in header.shapes
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
         tokenizer.save_pretrained(target)
         # The package gguf knows some weights, such as those of Phi-3, only by their names within a whole model.
-        model, info = AutoModelForSequenceClassification.from_pretrained(
+        whole = AutoModelForCausalLM if has_head else AutoModelForSequenceClassification
+        model, info = whole.from_pretrained(
             file.parent,
             config=config,
             gguf_file=file.name,
@@ -49,7 +53,7 @@ def _convert(file: Path, stamp: Stamp, target: Path) -> None:
         )
     if missing := sorted(set(info["missing_keys"]) - {"score.weight"}):
         raise UsageError(f"model: {file} lacks weights such as {missing[0]}; fetch the file again")
-    getattr(model, model.base_model_prefix).save_pretrained(target)
+    (model if has_head else getattr(model, model.base_model_prefix)).save_pretrained(target)
     if _stamp(file) != stamp:
         raise UsageError(f"model: {file} changed while it was read; start again once it is whole")
 

@@ -1,5 +1,6 @@
 """Verdicts against transformers' language model, one row at a time."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from lmsys_ray.members.registry import kind_of, validated
 from tests.checkpoints.test_heads import LANGUAGE_MODELS
 from tests.members.reward.test_scorer import fitting, turns
 from tests.members.samples import CHAT
-from tests.tiny_llama import save
+from tests.tiny_gguf import write_gguf
+from tests.tiny_llama import make_tokenizer, save
 
 QUESTION = "{prompt} ## {response_a} ## {response_b} ## Which one?"
 
@@ -64,6 +66,26 @@ def test_verdicts_are_those_of_transformers(name: str, tmp_path: Path) -> None:
         assert scores.probabilities is not None
         np.testing.assert_allclose(scores.probabilities[place], torch.softmax(summed, 0).numpy(), atol=1e-5)
         np.testing.assert_allclose([scores.raw[f"logit_{each}"][place] for each in ids], summed.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2"])
+def test_a_gguf_file_with_a_head_of_its_own_judges_as_its_model(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Most models above 3 billion parameters have one; those below often use their embedding twice."""
+    monkeypatch.setenv("LMSYS_RAY_CACHE", str(tmp_path / "cache"))
+    config = copy.deepcopy(LANGUAGE_MODELS[name])
+    config.tie_word_embeddings, config.max_position_embeddings = False, 512
+    torch.manual_seed(9)
+    model = save(AutoModelForCausalLM.from_config(config), tmp_path)
+    head = model.lm_head.weight.detach().numpy()
+    assert not np.array_equal(head, model.model.embed_tokens.weight.detach().numpy())
+    write_gguf(tmp_path / "judge.gguf", model.model, make_tokenizer(tmp_path), tensors={"output.weight": head})
+    rows = fitting(5)
+    expected, found = scored(tmp_path, rows), scored(tmp_path / "judge.gguf", rows)
+    assert found.raw.keys() == expected.raw.keys()
+    for key, logits in expected.raw.items():
+        np.testing.assert_allclose(found.raw[key], logits, atol=1e-4)
 
 
 def test_without_a_verdict_for_ties_there_are_none(tmp_path: Path) -> None:
