@@ -3,6 +3,7 @@
 import hashlib
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from lmsys_ray.errors import UsageError
 from lmsys_ray.quiet import quiet_libraries
@@ -42,7 +43,7 @@ def _convert(file: Path, stamp: Stamp, target: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
         tokenizer.save_pretrained(target)
         # The package gguf knows some weights, such as those of Phi-3, only by their names within a whole model.
-        whole = AutoModelForCausalLM if has_head else AutoModelForSequenceClassification
+        whole: Any = AutoModelForCausalLM if has_head else AutoModelForSequenceClassification
         model, info = whole.from_pretrained(
             file.parent,
             config=config,

@@ -1,7 +1,6 @@
 """Counts the deaths of workers, and ends workers that hang."""
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
@@ -99,15 +98,15 @@ class Reporter:
 class Watchdog:
     """Holds the ledger of a job, ends workers that take longer than `seconds` for one item, and reports all deaths.
 
-    `deaths` counts the workers that died or were ended, by member or `input`. `give_up` is called with an error when
-    processes keep dying.
+    `on_death` is called with the member, or `input`, of each worker that died or was ended; `give_up` with an error
+    when processes keep dying.
     """
 
     def __init__(
         self,
         seconds: float,
         say: Callable[[str], None],
-        deaths: Counter[str],
+        on_death: Callable[[str], None],
         max_deaths: int,
         give_up: Callable[[RunError], None],
     ) -> None:
@@ -123,7 +122,7 @@ class Watchdog:
         lasting = {"num_cpus": 0, "max_restarts": max_deaths, "max_task_retries": -1, "scheduling_strategy": here}
         self.ledger = ledger.options(**lasting).remote()
         self._thread = PollThread("watchdog", min(_POLL_SECONDS, seconds / 4), self._poll, at_end=self._look)
-        self._deaths = deaths
+        self._on_death, self._deaths = on_death, 0
 
     def __enter__(self) -> "Watchdog":
         self._thread.start()
@@ -141,7 +140,7 @@ class Watchdog:
     def _poll(self) -> None:
         self._look()
         if self._worker_deaths.due():
-            error = self._limit.check(*self._worker_deaths.read(), self._deaths.total(), time.monotonic())
+            error = self._limit.check(*self._worker_deaths.read(), self._deaths, time.monotonic())
             if error:
                 self._thread.cancel()
                 self._give_up(error)
@@ -163,7 +162,8 @@ class Watchdog:
                 self._say(f"the watchdog cannot reach the cluster ({type(error).__name__})")
 
     def _report(self, death: Death) -> None:
-        self._deaths[death.item.member] += 1
+        self._deaths += 1
+        self._on_death(death.item.member)
         self._say(f"{death.item}: {death.worker.process} died or was ended (death {death.count}); it is tried again")
 
     def _end(self, attempt: Attempt) -> None:

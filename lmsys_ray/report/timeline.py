@@ -46,6 +46,8 @@ class Lane:
     """When shards were written."""
     note: str = ""
     deaths: int = 0
+    died_at: list[float] = field(default_factory=list)
+    """When deaths were noticed, as far as the history tells: earlier versions counted them alone."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ def _member(start: Mapping[str, Any], name: str, begin: float, end: float, ticks
     """Returns the lanes of a member: its pass, and each of its replicas where there are several."""
     lane = Lane(name, [Bar(f"pass {name}", begin, end, "pass")], ticks)
     lane.deaths = int((start.get("deaths") or {}).get(name, 0))
+    lane.died_at = [float(at) for at in (start.get("died_at") or {}).get(name, [])]
     gaps = np.diff(ticks)
     usual = float(np.median(gaps)) if len(gaps) else 0.0
     for place in np.flatnonzero(gaps > max(_LONG, _TIMES * usual)):

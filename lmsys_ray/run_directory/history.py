@@ -20,7 +20,8 @@ class History:
 
     It holds `began` (UTC), `lmsys_ray` (the version), `host`, `pid` and `exit` (None while the start runs, and after it
     was killed); at its end also `seconds` of each stage, `ingested` and `scored` rows, shards by `nodes`, what each
-    of a member's `replicas` did, `deaths` of workers, and the `error` that ended it.
+    of a member's `replicas` did, `deaths` of workers and when each was noticed (`died_at`), and the `error` that ended
+    it.
     """
 
     def __init__(self, run: RunDirectory) -> None:

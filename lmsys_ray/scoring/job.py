@@ -73,5 +73,5 @@ def _cluster(start: Start) -> Iterator[tuple[Resources, Watchdog]]:
         with start.timed("start of Ray"):
             cluster = stack.enter_context(ray_cluster(settings.allow_unauthenticated, say))
         give_up = stack.enter_context(raising_in_main_thread())
-        watchdog = Watchdog(settings.shard_seconds, say, start.report.deaths, settings.max_deaths, give_up)
+        watchdog = Watchdog(settings.shard_seconds, say, start.note_death, settings.max_deaths, give_up)
         yield cluster, stack.enter_context(watchdog)

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 MOST_REPLICAS = 64
 """Replicas of a member, the first, of which a start records what each did."""
 
+MOST_DEATHS = 64
+"""Deaths of processes of a member, the first, of which a start records when they were noticed."""
+
 
 @dataclass
 class Report:
@@ -47,6 +50,8 @@ class Report:
     its last `ended`, in seconds of the start."""
     deaths: Counter[str] = field(default_factory=Counter)
     """Processes of each member that died in this start, or were killed because they hung."""
+    died_at: dict[str, list[float]] = field(default_factory=dict)
+    """When that was noticed, in seconds of the start: the first `MOST_DEATHS` of each member."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall-clock seconds of each stage, and of each pass; passes run side by side."""
 
@@ -78,6 +83,13 @@ class Report:
         replica["computed"] = round(replica["computed"] + shard.seconds, 3)
         replica["ended"] = round(now, 3)
 
+    def note_death(self, member: str, now: float) -> None:
+        """Counts a process of `member` whose death was noticed `now` seconds after the beginning of the start."""
+        self.deaths[member] += 1
+        times = self.died_at.setdefault(member, [])
+        if len(times) < MOST_DEATHS:
+            times.append(round(now, 3))
+
     def results(self) -> dict[str, Any]:
         """Returns what the manifest records of a start, as JSON."""
         return {
@@ -87,4 +99,5 @@ class Report:
             "nodes": {name: dict(counts) for name, counts in self.nodes.items()},
             "replicas": {name: list(found.values())[:MOST_REPLICAS] for name, found in self.replicas.items()},
             "deaths": dict(self.deaths),
+            "died_at": {name: list(times) for name, times in self.died_at.items()},
         }

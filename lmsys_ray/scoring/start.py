@@ -43,6 +43,10 @@ class Start:
             self._said.add(sentence)
             self.display.say(sentence)
 
+    def note_death(self, member: str) -> None:
+        """Notes in the report that a worker of `member` died, or of `input`."""
+        self.report.note_death(member, time.perf_counter() - self.began)
+
     def missing(self, ingested: Ingested) -> dict[str, list[int]]:
         """Returns the shards that each member has yet to score, without members of weight 0."""
         return {name: self.run.missing(name, ingested.shards) for name in self.settings.blending().weights}

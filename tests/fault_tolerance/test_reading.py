@@ -25,6 +25,8 @@ def test_a_file_that_kills_its_readers_is_named(tmp_path: Path, lightgbm: dict) 
     (began,) = json.loads((tmp_path / "run" / "manifest.json").read_text())["starts"]
     assert began["exit"] == 1
     assert began["deaths"] == {"input": 2}
+    first, second = began["died_at"]["input"]
+    assert 0 < first < second
     assert "kills-read.csv: 2 processes died" in began["error"]
 
 

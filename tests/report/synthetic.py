@@ -99,7 +99,12 @@ def make_run(
     start: dict[str, Any] = {"began": BEGAN, "lmsys_ray": "0.1.0", "host": "here", "pid": 1, "exit": exit_code}
     if exit_code == 0:
         replica = {"node": "n", "shards": 2, "rows": 200, "computed": 14.0, "began": 5.5, "ended": 24.0}
-        start |= {"seconds": seconds, "deaths": {"llama": 2}, "replicas": {"llama": [replica, replica]}}
+        start |= {
+            "seconds": seconds,
+            "deaths": {"llama": 2},
+            "died_at": {"llama": [20.0, 30.0]},
+            "replicas": {"llama": [replica, replica]},
+        }
     manifest = Manifest(
         lmsys_ray="0.1.0",
         ingest=IngestFingerprint(

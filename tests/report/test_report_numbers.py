@@ -153,6 +153,7 @@ def test_the_timeline_follows_the_history(facts: Facts) -> None:
     assert [lane.name for lane in course.lanes] == ["driver", "llama", "replica 1, 76%", "replica 2, 76%", "lightgbm"]
     assert course.seconds == 27.0
     assert course.lanes[1].deaths == 2
+    assert course.lanes[1].died_at == [20.0, 30.0]
     assert "76% busy" in course.lanes[2].note
     assert len(course.lanes[1].ticks) == 8
     assert [bar.kind for bar in course.lanes[1].bars] == ["pass", "load"]

@@ -37,8 +37,8 @@ def timeline(key: str, course: Course) -> Markup:
             parts.append(rectangle(x(bar.begin), top, x(bar.end) - x(bar.begin), height, bar.kind, shown))
         step = max(1, len(lane.ticks) // _MOST_TICKS)
         parts += [line(x(tick), y + 1, x(tick), y + 8, "shard") for tick in lane.ticks[::step]]
-        if lane.deaths:
-            parts += _cross(_LEFT + 6, y + 9)
+        for at in lane.died_at:
+            parts += _cross(x(at), y + 9)
     parts.append(text((_LEFT + _RIGHT) / 2, bottom + 30, f"{unit} of the start", "middle", "label"))
     title = f"Timeline of the start of {course.began}"
     return figure(key, title, " ".join(map(told, lanes)), bottom + 36, parts)
@@ -48,7 +48,8 @@ def told(lane: Lane) -> str:
     """Returns a sentence of what a lane shows."""
     bars = "; ".join(f"{bar.label} from {bar.begin:,.1f} to {bar.end:,.1f} s" for bar in lane.bars) or "nothing"
     more = f", {len(lane.ticks):,} shards" if lane.ticks else ""
-    more += f", {lane.deaths:,} processes died" if lane.deaths else ""
+    more += f", {lane.deaths:,} {'process' if lane.deaths == 1 else 'processes'} died" if lane.deaths else ""
+    more += f" (noticed at {', '.join(f'{at:,.0f}' for at in lane.died_at)} s)" if lane.died_at else ""
     return f"{lane.name}: {bars}{more}{', ' + lane.note if lane.note else ''}."
 
 
