@@ -6,7 +6,7 @@ content is text, null, or a list of parts, `{"type": "text", "text": …}`, whic
 
 import json
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any, NamedTuple
 
 USER, ASSISTANT, SYSTEM = "user", "assistant", "system"
@@ -17,8 +17,8 @@ _ROLES = {
     **dict.fromkeys((SYSTEM, "developer"), SYSTEM),
 }
 _TEXT_PARTS = (None, "text", "input_text", "output_text")
-# `json.dumps` would create an encoder for each cell.
-_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
+# One text at a time: the encoder does that in C, and lists in Python.
+_ENCODE = json.JSONEncoder().encode
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _NAME = re.compile(r"[\w-]{1,20}", re.ASCII)
 
@@ -147,7 +147,12 @@ def check_roles(column: str, turns: Turns) -> None:
 
 def json_text(turns: Turns) -> str:
     """Returns turns as JSON text, with escapes as in the competition's files."""
-    return _ENCODE(turns.texts)
+    return json_list(turns.texts)
+
+
+def json_list(texts: Iterable[str | None]) -> str:
+    """Returns the texts of turns as `json_text` does."""
+    return f"[{','.join(['null' if text is None else _ENCODE(text) for text in texts])}]"
 
 
 def _plain_turn(turn: object, number: int) -> str | None:

@@ -114,7 +114,10 @@ def _cells(
     With `auto`, sets `plain` (bool [rows]) at the cells that are plain text.
     """
     cells = _text(column, faults, name)
-    usable = pc.fill_null(pc.match_substring_regex(cells, _USABLE[form]), False)
+    if len(typed) == len(cells):  # lists of texts that the reader wrote
+        usable = pa.repeat(True, len(cells))
+    else:
+        usable = pc.fill_null(pc.match_substring_regex(cells, _USABLE[form]), False)
     if form == "auto":
         plain[:] = _plain(cells, usable)
     changed: dict[int, str | None] = {}

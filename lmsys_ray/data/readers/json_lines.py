@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 from lmsys_ray.data.readers.files import missing_columns, open_bytes
-from lmsys_ray.data.readers.records import Records, text_columns
+from lmsys_ray.data.readers.records import Records, text_column
 from lmsys_ray.data.readers.typed import TypedCells
 from lmsys_ray.data.turns import without_lone_surrogates
 from lmsys_ray.errors import UsageError, first_line
@@ -107,8 +107,8 @@ class _Batch:
         return len(self._rows) >= _BATCH_ROWS or self.bytes >= _BATCH_BYTES
 
     def records(self) -> Records:
-        columns = text_columns(self._rows, len(self._columns), "surrogatepass")
-        return self._cells.records(self.at, columns, self._faults)
+        columns = zip(*self._rows, strict=True) if self._rows else [()] * len(self._columns)
+        return self._cells.records(self.at, list(map(text_column, columns)), self._faults)
 
     def add(self, line: bytes) -> None:
         """Adds the record of a line."""

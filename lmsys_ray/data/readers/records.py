@@ -41,17 +41,13 @@ class Records:
     """What travels with the records, by column of `lmsys_ray.data.carried.CARRIED`."""
 
 
-def text_columns(rows: Sequence[Sequence[str | None]], width: int, surrogates: str) -> list[pa.Array]:
-    """Returns `width` columns of UTF-8; `surrogates` says how lone ones are encoded.
-
-    That is `surrogateescape` where they stand for bytes that are not UTF-8, and `surrogatepass` where the input itself
-    has them; the check of UTF-8 finds either.
-    """
-    columns = zip(*rows, strict=True) if rows else [()] * width
-    return [
-        pa.array([None if value is None else value.encode("utf-8", surrogates) for value in column], _BYTES)
-        for column in columns
-    ]
+def text_column(values: Sequence[str | None]) -> pa.Array:
+    """Returns a column of text; of bytes where a value has lone surrogates, which the check of UTF-8 then finds."""
+    try:
+        return pa.array(values, pa.large_string())
+    except UnicodeEncodeError:
+        encoded = [None if value is None else value.encode("utf-8", "surrogatepass") for value in values]
+        return pa.array(encoded, pa.large_binary())
 
 
 def too_large(name: str, largest_cell: int) -> str:
@@ -64,5 +60,4 @@ def plain_id(text: str) -> str | None:
     return text if _PLAIN_ID.fullmatch(text) else None
 
 
-_BYTES = pa.large_binary()
 _PLAIN_ID = re.compile(r"(?=.*[0-9])[\w.:-]{1,64}")

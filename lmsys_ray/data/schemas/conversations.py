@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lmsys_ray.data.schemas.row import Record, Row
 from lmsys_ray.data.schemas.schema import MODELS, PairsOfRanked, Schema
-from lmsys_ray.data.schemas.values import exchanges_of, messages_of, name_of, number_of, winner
+from lmsys_ray.data.schemas.values import alternating_exchanges, exchanges_of, messages_of, name_of, number_of, winner
 from lmsys_ray.data.turns import BadCellError
 
 _COLUMNS = ("conversation_a", "conversation_b")
@@ -24,10 +24,7 @@ def _mt_bench(record: Record, _: PairsOfRanked) -> list[Row]:
 def _row(record: Record, turns: int | None) -> Row:
     sides = []
     for column in _COLUMNS:
-        messages = messages_of(record, column)
-        if messages is None:
-            raise BadCellError(f"{column} is text where a list of messages is expected")
-        asked, answers = exchanges_of(messages)
+        asked, answers = alternating_exchanges(record.get(column)) or _exchanges(record, column)
         sides.append((asked[:turns], answers[:turns]))
     (asked, first), (also_asked, second) = sides
     if asked != also_asked:
@@ -35,6 +32,13 @@ def _row(record: Record, turns: int | None) -> Row:
     label, warning = winner(record, "winner")
     models = (name_of(record, "model_a"), name_of(record, "model_b"))
     return Row(asked, first, second, label, models=models, warning=warning)
+
+
+def _exchanges(record: Record, column: str) -> tuple[list[str], list[str | None]]:
+    messages = messages_of(record, column)
+    if messages is None:
+        raise BadCellError(f"{column} is text where a list of messages is expected")
+    return exchanges_of(messages)
 
 
 ARENA = Schema(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 Record: TypeAlias = Mapping[str, Any]
@@ -16,8 +15,7 @@ A, B, TIE = 0, 1, 2
 """The classes of labels, as places in `lmsys_ray.CLASSES`."""
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """A prompt with two responses to it."""
 
     prompt: Cell

