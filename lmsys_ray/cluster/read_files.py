@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -16,10 +17,13 @@ from lmsys_ray.cluster.pool import ENCODE_CPUS
 from lmsys_ray.cluster.read_guard import Guard
 from lmsys_ray.data.conversations import CellForm
 from lmsys_ray.data.readers import BEGINNING, LARGEST_CELL, ReadPosition, read_rows
+from lmsys_ray.data.readers.parts import Part, parts_of
 from lmsys_ray.data.schemas.reading import PLAIN, Reading
+from lmsys_ray.run_directory.tables import prefetched
+from lmsys_ray.storage.files import path_of
 
 _MOST_READS = 64
-"""The most tasks; of more files, each task reads several, since a task costs more than reading a small file."""
+"""The most tasks for whole files; of more, each task reads several, since a task costs more than a small file."""
 
 _YIELDED_BYTES, _YIELDED_TABLES = 1 << 20, 256
 """Small tables are gathered up to one of these before a task yields them."""
@@ -31,7 +35,8 @@ _READ_BLOCK_BYTES = 16 << 20
 class DistributedReader:
     """An iterable of (file, rows as `lmsys_ray.data.readers.READ`) over files, in order; each iteration reads them.
 
-    Tasks on the cluster read. Ray Data limits how far they run ahead, so that memory stays flat.
+    Tasks on the cluster read, several of them parts of one large file. Ray Data limits how far they run ahead, so that
+    memory stays flat.
     """
 
     files: Sequence[str]
@@ -56,13 +61,8 @@ class DistributedReader:
         return replace(self, files=self.files[place:], names=self.names[place:], limit=left, start=start, guard=guard)
 
     def __iter__(self) -> Iterator[tuple[str, pa.Table]]:
-        starts = [self.start, *[BEGINNING] * (len(self.files) - 1)]
-        items = [
-            {"number": number, "path": path.encode("utf-8", "surrogateescape"), "at": start.at, "row": start.row}
-            | {"name": _name(self.names[number]) if self.names else ""}
-            for number, (path, start) in enumerate(zip(self.files, starts, strict=True))
-        ]
-        dataset: ray.data.Dataset = ray.data.from_items(items, override_num_blocks=min(len(items), _MOST_READS))
+        tasks = self._tasks()
+        dataset: ray.data.Dataset = ray.data.from_items(tasks, override_num_blocks=len(tasks))
         dataset.context.execution_options.preserve_order = True
         dataset.context.target_max_block_size = _READ_BLOCK_BYTES
         options = {"form": self.form, "largest_cell": self.largest_cell, "reading": self.reading}
@@ -81,6 +81,33 @@ class DistributedReader:
                         yield self.files[numbers[first]], rows
                 if left == 0:
                     return
+
+    def _tasks(self) -> list[dict[str, Any]]:
+        """Returns what each task reads: a part of a large file, or one or more whole files."""
+        starts = [self.start, *[BEGINNING] * (len(self.files) - 1)]
+        together = -(-len(self.files) // _MOST_READS)
+        tasks: list[list[dict[str, Any]]] = []
+        several = False
+        for number, parts in enumerate(prefetched(self._parts, zip(self.files, starts, strict=True))):
+            items = [self._item(number, part) for part in parts]
+            if len(items) == 1 and several and len(tasks[-1]) < together:
+                tasks[-1] += items
+            else:
+                tasks += [[item] for item in items]
+            several = len(items) == 1
+        return [{"items": items} for items in tasks]
+
+    def _parts(self, begin: tuple[str, ReadPosition]) -> list[Part]:
+        path, start = begin
+        if isinstance(path_of(path), Path) or len(self.files) < _MOST_READS:  # else asking each would take long
+            return parts_of(path, start, self.limit, self.reading, self.largest_cell)
+        return [Part(start)]
+
+    def _item(self, number: int, part: Part) -> dict[str, Any]:
+        path = self.files[number].encode("utf-8", "surrogateescape")
+        name = _name(self.names[number]) if self.names else ""
+        place = {"number": number, "path": path, "name": name}
+        return place | {"at": part.start.at, "row": part.start.row, "rows": part.rows}
 
 
 def read_files(
@@ -112,15 +139,16 @@ def _name(name: str) -> str:
 
 
 def _read(batch: pa.Table, limit: int | None, guard: Guard | None, options: dict[str, Any]) -> Iterator[pa.Table]:
-    """Yields the rows of the files in `batch`, gathered over small files, since each yield costs Ray some ms."""
+    """Yields the rows of what `batch` lists, gathered over small files, since each yield costs Ray some ms."""
     waiting: list[pa.Table] = []
     left = limit
-    for item in batch.to_pylist():
+    for item in (item for task in batch["items"].to_pylist() for item in task):
         if left == 0:
             break
         path, start = item["path"].decode("utf-8", "surrogateescape"), ReadPosition(item["at"], item["row"])
-        with guard.reading(item["number"]) if guard else nullcontext():
-            for rows in read_rows(path, limit=left, start=start, name=item["name"], **options):
+        most = min((rows for rows in (left, item["rows"]) if rows is not None), default=None)
+        with guard.reading(item["number"], start.at) if guard else nullcontext():
+            for rows in read_rows(path, limit=most, start=start, name=item["name"], **options):
                 left = None if left is None else left - rows.num_rows
                 waiting.append(rows.append_column("file", pa.repeat(pa.scalar(item["number"]), rows.num_rows)))
                 if sum(table.nbytes for table in waiting) >= _YIELDED_BYTES or len(waiting) >= _YIELDED_TABLES:

@@ -27,8 +27,8 @@ class Guard:
         return replace(self, originals=self.originals[place:])
 
     @contextmanager
-    def reading(self, number: int) -> Iterator[None]:
-        """Surrounds reading one of the files.
+    def reading(self, number: int, part: int) -> Iterator[None]:
+        """Surrounds reading one of the files, or the part of it that begins at `part`.
 
         Raises `ExcludedNodeError` on a node that does not see the run's files, `RunError` where too many processes died
         at the file, `ReplacedError` where it was replaced.
@@ -36,5 +36,5 @@ class Guard:
         check_here(self.shared)
         file = self.originals[number]
         reporter = Reporter(self.ledger, "input", "read", self.max_deaths)
-        with reporter.reading(file.path, file.place), file.unchanged():
+        with reporter.reading(file.path, file.place, part), file.unchanged():
             yield

@@ -24,7 +24,7 @@ class WorkItem(NamedTuple):
     """The shard, the actor that starts, or the file."""
     start: int = 0
     stop: int = 0
-    """The rows `start` to `stop` - 1 of the shard."""
+    """The rows `start` to `stop` - 1 of the shard; the place of the file in the input, and where its part begins."""
 
     def __str__(self) -> str:
         if self.step == "read":

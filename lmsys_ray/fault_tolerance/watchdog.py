@@ -65,9 +65,12 @@ class Reporter:
             yield
 
     @contextmanager
-    def reading(self, path: str, place: int) -> Iterator[None]:
-        """Surrounds reading the file at `place` in the input; raises `RunError` where that keeps killing processes."""
-        item = WorkItem(self._member, self._step, path, place)
+    def reading(self, path: str, place: int, part: int) -> Iterator[None]:
+        """Surrounds reading a part of the file at `place` in the input, by where it begins.
+
+        Raises `RunError` where that keeps killing processes.
+        """
+        item = WorkItem(self._member, self._step, path, place, part)
         deaths = self._begin(item, self._most_deaths)
         if deaths:
             raise RunError(

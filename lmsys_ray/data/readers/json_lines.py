@@ -58,6 +58,11 @@ def read_json_lines(path: str, columns: Sequence[str], at: int, largest_cell: in
     yield batch.records()
 
 
+def batch_limits() -> tuple[int, int]:
+    """Returns the numbers of records and of bytes of which the first that is reached ends a `Records`."""
+    return _BATCH_ROWS, _BATCH_BYTES
+
+
 def lines_of(stream: BinaryIO, most: int) -> Iterator[tuple[bytes, int]]:
     """Yields each line and its size in bytes; of one with more than `most` only the beginning."""
     while line := stream.readline(most + 1):
@@ -104,7 +109,8 @@ class _Batch:
         return len(self._rows)
 
     def is_full(self) -> bool:
-        return len(self._rows) >= _BATCH_ROWS or self.bytes >= _BATCH_BYTES
+        most_rows, most_bytes = batch_limits()
+        return len(self._rows) >= most_rows or self.bytes >= most_bytes
 
     def records(self) -> Records:
         columns = zip(*self._rows, strict=True) if self._rows else [()] * len(self._columns)

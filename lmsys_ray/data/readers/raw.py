@@ -70,6 +70,11 @@ def first_records(path: str, asked: Asked) -> list[Record]:
     return []
 
 
+def batch_limits() -> tuple[int, int]:
+    """Returns the numbers of records and bytes of JSON Lines of which the first that is reached ends a `RawRecords`."""
+    return _BATCH_ROWS, _BATCH_BYTES
+
+
 def _csv(path: str, asked: Asked, at: int, largest_cell: int) -> Iterator[RawRecords]:
     names = asked(columns_of(path))
     for found in read_csv(path, names, at, largest_cell):

@@ -164,6 +164,7 @@ REWARDBENCH = Schema(
     _rewardbench,
     telling=("rejected_model", "num_correct", "total_completions"),
     carries={**_LABEL, "model_a": ("chosen_model",), "model_b": ("rejected_model",), "source": ("subset",)},
+    one_row=False,
 )
 
 

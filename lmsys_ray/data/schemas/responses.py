@@ -211,4 +211,5 @@ RANKED = Schema(
     telling=("ranks", "rank"),
     fits=_lists,
     carries={"label": (), "model_a": (), "model_b": ()},
+    one_row=False,
 )

@@ -42,6 +42,8 @@ class Schema:
     """For each column of `lmsys_ray.data.carried.CARRIED` beside the `COMMON`: the columns that it is read from, of
     which a file needs one; no names: it is always there."""
 
+    one_row: bool = True
+    """Whether each record is one row."""
     advice: str = ""
     """A sentence about a choice that the user may want to make otherwise."""
 
