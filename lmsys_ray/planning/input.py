@@ -15,7 +15,7 @@ from lmsys_ray.data.readers import expand_inputs, read_rows
 from lmsys_ray.data.schemas.reading import row_names
 from lmsys_ray.ensemble.rejects import kinds
 from lmsys_ray.ingest.ingest import with_repeats_marked
-from lmsys_ray.ingest.shard_size import COMPRESSED, COMPRESSED_ENDINGS, shard_rows
+from lmsys_ray.ingest.shard_size import shard_rows, text_bytes
 from lmsys_ray.ingest.unique_ids import SeenIds
 from lmsys_ray.planning.options import Options
 from lmsys_ray.planning.sampling import Counts, Sample, count_rows, limited
@@ -66,7 +66,7 @@ class _File:
     @property
     def text_bytes(self) -> float:
         """The size of its text, an estimate where it is compressed."""
-        return self.bytes * (COMPRESSED if self.path.lower().endswith((*COMPRESSED_ENDINGS, ".zst")) else 1)
+        return text_bytes(self.path, self.bytes)
 
 
 def read_input(settings: Settings, options: Options, on_rows: Callable[[int], None]) -> tuple[InputFacts, pa.Table]:

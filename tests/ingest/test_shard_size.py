@@ -36,7 +36,7 @@ def test_a_limit_counts_as_so_many_rows() -> None:
     assert automatic(10**9, limit=30_000) == automatic(30_000 * ROW) == 128
 
 
-@pytest.mark.parametrize("name", ["a.csv.gz", "A.CSV.GZ", "a.parquet"])
+@pytest.mark.parametrize("name", ["a.csv.gz", "A.CSV.GZ", "a.jsonl.zst", "a.parquet"])
 def test_compressed_bytes_stand_for_more_text(name: str) -> None:
     assert automatic(ROW * 25_000, name) == automatic(int(ROW * 25_000 * 2.5)) == 256
 
