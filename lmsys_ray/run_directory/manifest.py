@@ -95,6 +95,8 @@ class IngestFingerprint(_Model):
     """How records became rows, as by `lmsys_ray.data.schemas.reading.Reading.as_dict`."""
     names: list[str] = []
     """Where ids are FILE:ROW: the name of each file in them."""
+    partitions: list[dict[str, str | None]] = []
+    """Where folders of files are named after values of columns: those values, file by file."""
 
 
 class Digests(_Model):

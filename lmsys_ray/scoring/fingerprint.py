@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from lmsys_ray.config.base import present_kind
 from lmsys_ray.data.readers import expand_inputs
+from lmsys_ray.data.readers.partitions import partition_values
 from lmsys_ray.data.schemas.reading import row_names
 from lmsys_ray.errors import UsageError
 from lmsys_ray.ingest.shard_size import shard_rows
@@ -27,8 +28,8 @@ from lmsys_ray.storage.packaged import local
 _IN_DIGESTS = {"classifier": "llama"}
 """The names in digests of kinds that were renamed, so that the digests of older runs stay the same."""
 
-_EARLIER: dict[str, Any] = {"reading": {}, "names": []}
-"""What the ingest of every run was like before there were schemas."""
+_EARLIER: dict[str, Any] = {"reading": {}, "names": [], "partitions": []}
+"""What the ingest of every run was like before there were schemas and partitions."""
 
 
 def fingerprint(settings: Settings) -> dict[str, Any]:
@@ -39,6 +40,9 @@ def fingerprint(settings: Settings) -> dict[str, Any]:
     paths = [file["path"] for file in files]
     reading = recognised(settings, paths).reading
     ingest["reading"] = reading.as_dict()
+    named = [partition_values(path) for path in paths]
+    named = [{name: values[name] for name in reading.asked(list(values))} for values in named]
+    ingest["partitions"] = named if any(named) else []
     ingest["names"] = row_names(paths) if reading.id == "row" else []
     return {"ingest": ingest, "members": {name: _member_fingerprint(m) for name, m in settings.members.items()}}
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from lmsys_ray.data.conversations import CELLS
 from lmsys_ray.data.readers.csv_blocks import csv_header, read_csv
 from lmsys_ray.data.readers.files import file_format, open_bytes
 from lmsys_ray.data.readers.json_array import begins_array, read_json_array
@@ -20,9 +21,11 @@ from lmsys_ray.data.readers.json_lines import (
     object_in,
 )
 from lmsys_ray.data.readers.parquet import NO_PYTHON, batches_of, opened
+from lmsys_ray.data.readers.partitions import partition_values
 from lmsys_ray.data.readers.records import LARGEST_CELL
 from lmsys_ray.data.readers.typed import no_utf8
 from lmsys_ray.data.readers.windows import Window
+from lmsys_ray.data.schemas.reading import Reading
 from lmsys_ray.data.schemas.row import RawRecords, Record, Refused
 from lmsys_ray.storage.files import arrow_input, path_of
 
@@ -39,7 +42,16 @@ def read_raw(path: str, asked: Asked, at: int, largest_cell: int) -> Iterator[Ra
     Raises as the readers of each format do.
     """
     readers = {"csv": _csv, "jsonl": _json, "parquet": _parquet}
-    return readers[file_format(path)](path, asked, at, largest_cell)
+    found = readers[file_format(path)](path, asked, at, largest_cell)
+    values = partition_values(path)
+    return _with_values(found, {name: values[name] for name in asked(list(values))}) if values else found
+
+
+def _with_values(found: Iterator[RawRecords], values: Record) -> Iterator[RawRecords]:
+    """Yields records with the `values` of columns that they lack."""
+    for raw in found:
+        records = [record if isinstance(record, Refused) else {**values, **record} for record in raw.records]
+        yield raw._replace(records=records)
 
 
 def is_array(path: str) -> bool:
@@ -50,7 +62,18 @@ def is_array(path: str) -> bool:
         return begins_array(stream)
 
 
+def is_direct(path: str, reading: Reading) -> bool:
+    """Returns whether the columns of a file are those of shards, so that its records need not be looked at."""
+    return reading.is_direct and not {"id", *CELLS} & partition_values(path).keys() and not is_array(path)
+
+
 def columns_of(path: str) -> list[str]:
+    """Returns the columns of a file (`own_columns`), and those that its folders name."""
+    own = own_columns(path)
+    return [*own, *(name for name in partition_values(path) if name not in own)]
+
+
+def own_columns(path: str) -> list[str]:
     """Returns the columns of a CSV or Parquet file; those of the first objects where it is JSON."""
     kind = file_format(path)
     if kind == "csv":
@@ -59,12 +82,16 @@ def columns_of(path: str) -> list[str]:
     if kind == "parquet":
         with arrow_input(path_of(path)) as source:
             return list(opened(path, source).schema_arrow.names)
-    return list(dict.fromkeys(name for record in first_records(path, list) for name in record))
+    return list(dict.fromkeys(name for record in _first(_json(path, list, 0, LARGEST_CELL)) for name in record))
 
 
 def first_records(path: str, asked: Asked) -> list[Record]:
     """Returns some of the first records that can be read."""
-    for raw in read_raw(path, asked, 0, LARGEST_CELL):
+    return _first(read_raw(path, asked, 0, LARGEST_CELL))
+
+
+def _first(found: Iterator[RawRecords]) -> list[Record]:
+    for raw in found:
         if records := [record for record in raw.records if not isinstance(record, Refused)]:
             return records
     return []
@@ -76,7 +103,7 @@ def batch_limits() -> tuple[int, int]:
 
 
 def _csv(path: str, asked: Asked, at: int, largest_cell: int) -> Iterator[RawRecords]:
-    names = asked(columns_of(path))
+    names = asked(own_columns(path))
     for found in read_csv(path, names, at, largest_cell):
         columns = [_texts(name, column) for name, column in zip(names, found.columns, strict=True)]
         records: list[Record | Refused] = []

@@ -15,7 +15,8 @@ from lmsys_ray.data.readers.files import BROKEN_STREAM, file_format, missing_col
 from lmsys_ray.data.readers.json_lines import read_json_lines
 from lmsys_ray.data.readers.mixed_cells import Sample, with_warnings
 from lmsys_ray.data.readers.parquet import read_parquet
-from lmsys_ray.data.readers.raw import columns_of, first_records, is_array, read_raw
+from lmsys_ray.data.readers.partitions import partition_values
+from lmsys_ray.data.readers.raw import columns_of, first_records, is_direct, own_columns, read_raw
 from lmsys_ray.data.readers.records import BEGINNING, LARGEST_CELL, ReadPosition, Records
 from lmsys_ray.data.schemas.reading import PLAIN, Reading
 from lmsys_ray.data.schemas.recognise import Head
@@ -75,14 +76,18 @@ def _validated(
     """Yields all rows from `start` on as `validated_rows` returns them, in tables that are not empty."""
     at, start_row, number = start.at, start.row, start.row
     try:
-        direct = reading.is_direct and not is_array(path)
+        direct = is_direct(path, reading)
         further = [*extra, *(sources(reading, columns_of(path)) if direct and reading.carried else [])]
-        for found in _records(path, further, start.at, largest_cell, reading, direct):
+        named = _named_by_folders(path, further) if direct else {}
+        own = [name for name in further if name not in named] if direct else []
+        for found in _records(path, own, start.at, largest_cell, reading, direct):
             if found.at != at:
                 at, start_row = found.at, number
             records = found if isinstance(found, Records) else converted(found, reading, number, name)
             if len(records.columns[0]):
-                rows = validated_rows(records, form, start_row, number, further if direct else [], largest_cell)
+                rows = validated_rows(records, form, start_row, number, own, largest_cell)
+                for column, value in named.items():
+                    rows = rows.append_column(column, pa.repeat(pa.scalar(value, pa.string()), rows.num_rows))
                 yield _carrying(rows, records, reading, further[len(extra) :] if direct else None)
             number += len(records.columns[0])
     except BROKEN_STREAM:
@@ -90,11 +95,18 @@ def _validated(
 
 
 def _records(
-    path: str, further: Sequence[str], at: int, largest_cell: int, reading: Reading, direct: bool
+    path: str, own: Sequence[str], at: int, largest_cell: int, reading: Reading, direct: bool
 ) -> Iterator[Records | RawRecords]:
     if direct:
-        return _READERS[file_format(path)](path, [*NEEDED, *further], at, largest_cell)
+        return _READERS[file_format(path)](path, [*NEEDED, *own], at, largest_cell)
     return read_raw(path, reading.asked, at, largest_cell)
+
+
+def _named_by_folders(path: str, columns: Sequence[str]) -> dict[str, str | None]:
+    """Returns the values of those `columns` that a file lacks and its folders name."""
+    named = {name: value for name, value in partition_values(path).items() if name in columns}
+    own = own_columns(path) if named else []
+    return {name: value for name, value in named.items() if name not in own}
 
 
 def _carrying(rows: pa.Table, records: Records, reading: Reading, names: Sequence[str] | None) -> pa.Table:
@@ -109,8 +121,10 @@ def _carrying(rows: pa.Table, records: Records, reading: Reading, names: Sequenc
 def check_columns(path: str, extra: Sequence[str] = (), reading: Reading = PLAIN) -> None:
     """Raises `UsageError` where a file lacks a required column or is not of its format; reads only its beginning."""
     try:
-        if reading.is_direct and not is_array(path):
-            next(_READERS[file_format(path)](path, [*NEEDED, *extra], 0, LARGEST_CELL), None)
+        if is_direct(path, reading):
+            named = _named_by_folders(path, extra)
+            own = [*NEEDED, *(name for name in extra if name not in named)]
+            next(_READERS[file_format(path)](path, own, 0, LARGEST_CELL), None)
         elif missing := reading.missing(found := columns_of(path)):
             raise missing_columns(path, missing, found)
     except BROKEN_STREAM:
