@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Protocol, TextIO
 
 from lmsys_ray.ensemble.join import JoinedShard
-from lmsys_ray.storage.files import AnyPath, atomic_file
+from lmsys_ray.storage.durable import sync_file
+from lmsys_ray.storage.errors import storage_errors
+from lmsys_ray.storage.files import AnyPath, atomic_file, remove
 
 
 class Consumer(Protocol):
@@ -36,10 +38,26 @@ class OutputFiles:
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
+        self._written: dict[AnyPath, Path] = {}
+        self._removed: list[AnyPath] = []
 
     def aside(self, path: AnyPath) -> Path:
         """Returns the local path of a file that becomes `path`."""
-        return self._stack.enter_context(atomic_file(path))
+        self._written[path] = self._stack.enter_context(atomic_file(path))
+        return self._written[path]
+
+    def remove(self, path: AnyPath) -> None:
+        """Has a file removed, if it exists, when the others take on their names."""
+        self._removed.append(path)
+
+    def clear(self) -> None:
+        """Removes the earlier first file, by whose absence a set that is not whole is known, then all to be removed."""
+        for path, aside in self._written.items():
+            if isinstance(path, Path):  # a full disk must be found before anything is gone
+                with storage_errors(path, "written"):
+                    sync_file(aside)
+        for path in [*list(self._written)[:1], *self._removed]:
+            remove(path)
 
     def open(self, aside: Path) -> TextIO:
         """Opens such a path as UTF-8; to be closed before the block ends, and closed in any case."""
@@ -50,7 +68,10 @@ class OutputFiles:
 def replaced_together() -> Iterator[OutputFiles]:
     """Gives files that all become those they are named after when the block ends without an error, the first one last.
 
-    Where the block raises, or the first that cannot be written does, none that comes after it is replaced.
+    An earlier first file is removed before all else: after a kill at any point it is there only beside the others of
+    its own set. Where the block raises, nothing is replaced or removed.
     """
     with ExitStack() as stack:
-        yield OutputFiles(stack)
+        files = OutputFiles(stack)
+        yield files
+        files.clear()

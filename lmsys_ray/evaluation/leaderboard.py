@@ -1,6 +1,7 @@
 """Makes the leaderboard of a finished run anew."""
 
 from lmsys_ray.data.conversations import CELLS
+from lmsys_ray.ensemble.consumers import replaced_together
 from lmsys_ray.ensemble.join import join_shards
 from lmsys_ray.ensemble.leaderboard.board import Leaderboard
 from lmsys_ray.ensemble.leaderboard.output import LeaderboardOutput
@@ -29,15 +30,16 @@ def make_leaderboard(run: RunDirectory, settings: Settings, asked: LeaderboardSe
             "has the columns model_a and model_b, and label for outcomes = labels"
         )
     asked = asked.model_copy(update={"write": True})
-    output = LeaderboardOutput(folder, asked, settings.cells, settings.outputs.escape_formulas)
     counts = manifest.ingested if manifest else None
     shards, rows = (counts.shards, counts.rows) if counts else (0, 0)
     blend = settings.blending()
     links = links_of(run, settings, list(blend.weights), shards, rows)
-    columns = [name for name in output.columns if name in (*CELLS, *run.carried())]
-    for joined in join_shards(run, blend, links, settings.prior, shards, columns):
-        output.add(joined)
-    board = output.write()
+    with replaced_together() as files:
+        output = LeaderboardOutput(files, folder, asked, settings.cells, settings.outputs.escape_formulas)
+        columns = [name for name in output.columns if name in (*CELLS, *run.carried())]
+        for joined in join_shards(run, blend, links, settings.prior, shards, columns):
+            output.add(joined)
+        board = output.write()
     assert board is not None  # the setting is true
     return board
 

@@ -19,7 +19,7 @@ from lmsys_ray.scoring.report import Report
 from lmsys_ray.scoring.settings import Settings
 from lmsys_ray.scoring.start import Start
 from lmsys_ray.storage.errors import storage_errors
-from lmsys_ray.storage.files import AnyPath, remove
+from lmsys_ray.storage.files import AnyPath
 
 
 def write_outputs(start: Start) -> None:
@@ -52,9 +52,9 @@ def write_outputs(start: Start) -> None:
         for consumer in consumers:
             with storage_errors(consumer.path, "written"):
                 report.written += consumer.finish()
-    for path in _possible(run):
-        if path not in [consumer.path for consumer in consumers]:
-            remove(path)
+        for path in _possible(run):
+            if path not in [consumer.path for consumer in consumers]:
+                files.remove(path)
 
 
 def _consumers(
@@ -71,8 +71,7 @@ def _consumers(
         consumers.append(Preferences(files, path, asked.preferences, settings.cells, carried))
     if asked.doubtful:
         consumers.append(Doubtful(files, run.doubtful, asked.doubtful, asked.doubtful_texts, settings.cells))
-    # The last, since it writes its files by itself: all others have been checked by then.
-    consumers.append(LeaderboardOutput(run.path, asked.leaderboard, settings.cells, asked.escape_formulas))
+    consumers.append(LeaderboardOutput(files, run.path, asked.leaderboard, settings.cells, asked.escape_formulas))
     return consumers
 
 

@@ -10,12 +10,13 @@ import numpy as np
 import pyarrow as pa
 
 from lmsys_ray import __version__
+from lmsys_ray.ensemble.consumers import OutputFiles
 from lmsys_ray.ensemble.leaderboard.board import Leaderboard, Standing
 from lmsys_ray.ensemble.leaderboard.style import FEATURES
 from lmsys_ray.ensemble.leaderboard.ties import TIES
 from lmsys_ray.ensemble.submission import escaped
 from lmsys_ray.metrics import LEVEL
-from lmsys_ray.storage.files import AnyPath, atomic_file, remove
+from lmsys_ray.storage.files import AnyPath
 
 CSV, JSON = "leaderboard.csv", "leaderboard.json"
 
@@ -24,14 +25,14 @@ _DIGITS = 4
 """Decimal places of all figures: far below their intervals, far above rounding."""
 
 
-def write_leaderboard(board: Leaderboard, folder: AnyPath, escape_formulas: bool = False) -> None:
-    """Writes both files into `folder`, each whole or not at all.
+def write_leaderboard(board: Leaderboard, files: OutputFiles, folder: AnyPath, escape_formulas: bool = False) -> None:
+    """Writes both files of `folder`, among others that are replaced together.
 
     With `escape_formulas`, names in the CSV that a spreadsheet would run are `escaped`.
     """
-    with atomic_file(folder / JSON) as aside:
-        aside.write_text(as_json(board), encoding="utf-8")
-    with atomic_file(folder / CSV) as aside, aside.open("w", encoding="utf-8", newline="") as file:
+    table = files.aside(folder / CSV)
+    files.aside(folder / JSON).write_text(as_json(board), encoding="utf-8")
+    with table.open("w", encoding="utf-8", newline="") as file:
         lines = csv.writer(file, lineterminator="\n")
         lines.writerow(_COLUMNS)
         for standing in board.standings:
@@ -41,10 +42,10 @@ def write_leaderboard(board: Leaderboard, folder: AnyPath, escape_formulas: bool
             lines.writerow(["" if value is None else value for value in values.values()])
 
 
-def remove_leaderboard(folder: AnyPath) -> None:
-    """Removes both files, if there are any: an earlier leaderboard is not that of the scores as they are now."""
-    remove(folder / CSV)
-    remove(folder / JSON)
+def remove_leaderboard(files: OutputFiles, folder: AnyPath) -> None:
+    """Has both files removed, if there are any: an earlier leaderboard is not that of the scores as they are now."""
+    files.remove(folder / CSV)
+    files.remove(folder / JSON)
 
 
 def as_json(board: Leaderboard) -> str:

@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from lmsys_ray.data.conversations import CellForm
+from lmsys_ray.ensemble.consumers import OutputFiles
 from lmsys_ray.ensemble.join import JoinedShard
 from lmsys_ray.ensemble.leaderboard.battles import BattleCollector
 from lmsys_ray.ensemble.leaderboard.board import Leaderboard, leaderboard
@@ -26,12 +27,19 @@ class LeaderboardOutput:
 
     def __init__(
         self,
+        files: OutputFiles,
         folder: AnyPath,
         settings: LeaderboardSettings,
         cells: CellForm = "auto",
         escape_formulas: bool = False,
     ) -> None:
-        self._folder, self._settings, self._cells, self._escape = folder, settings, cells, escape_formulas
+        self._files, self._folder, self._settings, self._cells, self._escape = (
+            files,
+            folder,
+            settings,
+            cells,
+            escape_formulas,
+        )
         self._collector = BattleCollector()
 
     @property
@@ -74,15 +82,15 @@ class LeaderboardOutput:
         return [f"leaderboard: {self.path}"] if self.write() else []
 
     def write(self) -> Leaderboard | None:
-        """Writes the files and returns what they hold.
+        """Writes the files, which take on their names with the other `files`, and returns what they hold.
 
-        Where none is made (the setting is false, or `auto` and no row is a battle of two models), earlier files are
-        removed and None is returned. Raises `RunError` where the setting is true but there is no battle, and for an
+        Where none is made (the setting is false, or `auto` and no row is a battle of two models), earlier files are to
+        be removed and None is returned. Raises `RunError` where the setting is true but there is no battle, and for an
         anchor without strength.
         """
         battles, asked = self._collector.battles(), self._settings.write
         if not asked or (asked == "auto" and not len(battles.first)):
-            remove_leaderboard(self._folder)
+            remove_leaderboard(self._files, self._folder)
             return None
         if not len(battles.first):
             counted = ", ".join(f"{reason}: {rows:,}" for reason, rows in battles.left_out.items())
@@ -91,7 +99,7 @@ class LeaderboardOutput:
                 "name the models, and leaderboard.outcomes what is counted"
             )
         board = leaderboard(battles, self._settings)
-        write_leaderboard(board, self._folder, self._escape)
+        write_leaderboard(board, self._files, self._folder, self._escape)
         return board
 
 
