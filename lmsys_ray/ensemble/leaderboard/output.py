@@ -33,13 +33,8 @@ class LeaderboardOutput:
         cells: CellForm = "auto",
         escape_formulas: bool = False,
     ) -> None:
-        self._files, self._folder, self._settings, self._cells, self._escape = (
-            files,
-            folder,
-            settings,
-            cells,
-            escape_formulas,
-        )
+        self._files, self._folder = files, folder
+        self._settings, self._cells, self._escape = settings, cells, escape_formulas
         self._collector = BattleCollector()
 
     @property
