@@ -24,6 +24,9 @@ from lmsys_ray.storage.files import arrow_input, path_of
 PART_BYTES = 64 << 20
 """The least size of a part; of Parquet, unpacked. A second process that reads takes seconds to start."""
 
+_LEAST_PACKED = 8
+"""A local Parquet file of less than this fraction of a part is not looked into: there may be thousands."""
+
 _MOST_PARTS = 1024
 """A task for each part of a file costs some ms."""
 
@@ -48,9 +51,11 @@ def parts_of(path: str, start: ReadPosition, limit: int | None, reading: Reading
     whole = [Part(start)]
     if not reading.of.one_row or (limit is not None and limit <= 0):
         return whole
-    if path.lower().endswith(".parquet"):
-        return _joined(start, _row_groups(path, start), limit)
     place = path_of(path)
+    if path.lower().endswith(".parquet"):
+        if isinstance(place, Path) and place.stat().st_size < PART_BYTES // _LEAST_PACKED:
+            return whole
+        return _joined(start, _row_groups(path, start), limit)
     if not isinstance(place, Path) or path.lower().endswith((".gz", ".zst")) or file_format(path) != "jsonl":
         return whole
     size = place.stat().st_size - start.at
