@@ -1,6 +1,7 @@
 """Reads files by tasks on the cluster."""
 
-from collections.abc import Iterator, Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,6 +30,9 @@ _YIELDED_BYTES, _YIELDED_TABLES = 1 << 20, 256
 """Small tables are gathered up to one of these before a task yields them."""
 
 _READ_BLOCK_BYTES = 16 << 20
+
+_GC_OBJECTS = 50_000
+"""Objects made between two searches for cycles. Records are many objects without any: after 700 each costs a tenth."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class DistributedReader:
         dataset.context.target_max_block_size = _READ_BLOCK_BYTES
         options = {"form": self.form, "largest_cell": self.largest_cell, "reading": self.reading}
         reading = partial(_read, limit=self.limit, guard=self.guard, options=options)
-        few_files: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "num_cpus": ENCODE_CPUS}
+        few_files: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "num_cpus": _cpus(tasks)}
         dataset = dataset.map_batches(reading, **few_files, **avoiding(self.excluded))
         left = self.limit
         with raise_member_errors():
@@ -133,6 +137,12 @@ def read_files(
     )
 
 
+def _cpus(tasks: Sequence[Mapping[str, Any]]) -> float:
+    """Returns the CPUs that a task reserves: a whole one for a part, since each further process costs seconds."""
+    parts = any(item["rows"] is not None for task in tasks for item in task["items"])
+    return 1 if parts and ray.cluster_resources().get("CPU", 0) >= 2 else ENCODE_CPUS
+
+
 def _name(name: str) -> str:
     """Returns the name of a file as UTF-8 can hold it."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
@@ -140,6 +150,7 @@ def _name(name: str) -> str:
 
 def _read(batch: pa.Table, limit: int | None, guard: Guard | None, options: dict[str, Any]) -> Iterator[pa.Table]:
     """Yields the rows of what `batch` lists, gathered over small files, since each yield costs Ray some ms."""
+    gc.set_threshold(_GC_OBJECTS)
     waiting: list[pa.Table] = []
     left = limit
     for item in (item for task in batch["items"].to_pylist() for item in task):
