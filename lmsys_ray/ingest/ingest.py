@@ -22,6 +22,7 @@ from lmsys_ray.ingest.shard_writer import ShardWriter
 from lmsys_ray.ingest.unique_ids import SeenIds
 from lmsys_ray.run_directory.layout import RunDirectory
 from lmsys_ray.run_directory.manifest import Ingested
+from lmsys_ray.run_directory.shard_sizes import ShardSizes
 
 _MOST_WARNED = 10
 """How many warnings are kept as sentences."""
@@ -38,7 +39,7 @@ class Restartable(Protocol):
 def ingest(
     batches: Iterable[tuple[str, pa.Table]],
     run: RunDirectory,
-    shard_rows: int,
+    shard_rows: int | ShardSizes,
     fail_on_reject: bool,
     on_rows: Callable[[int], None],
     files: Sequence[str] | None = None,
@@ -57,7 +58,8 @@ def ingest(
     done, seen = read_covered(run)
     on_rows(done.counts.rows)
     rejects = RejectsLog(run, done.rejects_bytes)
-    with closing(ShardWriter(run, shard_rows, done.counts.shards, carried)) as shards:
+    sizes = ShardSizes.even(shard_rows) if isinstance(shard_rows, int) else shard_rows
+    with closing(ShardWriter(run, sizes, done.counts, carried)) as shards:
         counts = replace(done.counts)
         for file, batch in _remaining(batches, done, files):
             place = files.index(file) if files is not None and run.binding.ingest else None

@@ -68,13 +68,24 @@ def read_covered(run: RunDirectory) -> tuple[Covered, SeenIds]:
     return last, seen
 
 
-def remove_shards_from(run: RunDirectory, files: Sequence[str], place: int) -> None:
-    """Removes the shards that may hold rows of the file at `place` of the input, or of a later one.
+def end_of_shards(run: RunDirectory) -> tuple[int, int]:
+    """Returns the number of shards up to the last whole one, and of the rows in them, of an ingest that broke off."""
+    for number in reversed(run.listed_shards()):
+        try:
+            counts = Covered.read_from(run.read_shard(number, [])).counts
+        except DamagedError:
+            continue
+        return counts.shards, counts.lines
+    return 0, 0
+
+
+def remove_shards_from(run: RunDirectory, files: Sequence[str], place: int, first: int = 0) -> None:
+    """Removes the shards from `first` on that may hold rows of the file at `place` of the input, or of a later one.
 
     The next ingest resumes before them and removes their rejects.
     """
     found = False
-    for number in sorted(table.number for table in run.tables() if table.member is None):
+    for number in sorted(table.number for table in run.tables() if table.member is None and table.number >= first):
         try:
             last = Covered.read_from(run.read_shard(number, []))
         except DamagedError:

@@ -13,6 +13,8 @@ from lmsys_ray.data.carried import CARRIED
 from lmsys_ray.data.conversations import SHARD
 from lmsys_ray.ingest.resume import Covered
 from lmsys_ray.run_directory.layout import RunDirectory
+from lmsys_ray.run_directory.manifest import Ingested
+from lmsys_ray.run_directory.shard_sizes import ShardSizes
 
 _SHARD_BYTES = 64 << 20
 """A shard ends early when its texts reach this size, so that large cells do not fill the memory."""
@@ -25,25 +27,31 @@ _WRITERS = 2
 class ShardWriter:
     """Numbers kept rows over the run, and writes a shard in a thread whenever one is full."""
 
-    def __init__(self, run: RunDirectory, shard_rows: int, count: int, carried: Sequence[str] = ()) -> None:
+    def __init__(self, run: RunDirectory, sizes: ShardSizes, done: Ingested, carried: Sequence[str] = ()) -> None:
         self._schema = pa.schema([*SHARD, *(CARRIED.field(name) for name in carried)])
         self._run = run
-        self._shard_rows = shard_rows
+        self._sizes = sizes
+        self._room = sizes.room(done.lines)
+        """The most rows of the next shard."""
         self._waiting: list[pa.Table] = []
         self._rows = 0
         self._bytes = 0
-        self.count = count
+        self.count = done.shards
         """Shards so far, with those of earlier starts."""
         self._pool = ThreadPoolExecutor(_WRITERS)
         self._under_way: deque[Future[None]] = deque()
 
     def parts(self, batch: pa.Table) -> Iterator[pa.Table]:
-        """Yields `batch` in parts that end where a shard is full; each must be added before the next is taken."""
+        """Yields `batch` in parts that end where a shard is full; each must be added before the next is taken.
+
+        A part with kept rows ends with one, so that it does not depend on the batches which rows a shard covers.
+        """
         while batch.num_rows:
-            rows = self._rows + np.cumsum(batch["kept"].to_numpy())
+            kept = batch["kept"].to_numpy()
             size = self._bytes + np.cumsum(batch["bytes"].to_numpy())
-            full = np.flatnonzero((rows >= self._shard_rows) | (size >= _SHARD_BYTES))
-            part = batch.slice(0, full[0] + 1 if len(full) else batch.num_rows)
+            full = np.flatnonzero((self._rows + np.cumsum(kept) >= self._room) | (size >= _SHARD_BYTES))
+            ends = full[:1] if len(full) else np.flatnonzero(kept)[-1:]
+            part = batch.slice(0, ends[0] + 1 if len(ends) else batch.num_rows)
             batch = batch.slice(part.num_rows)
             yield part
 
@@ -58,7 +66,7 @@ class ShardWriter:
 
     def is_full(self) -> bool:
         """Returns whether the rows that wait fill a shard."""
-        return self._rows >= self._shard_rows or self._bytes >= _SHARD_BYTES
+        return self._rows >= self._room or self._bytes >= _SHARD_BYTES
 
     def flush(self, done: Covered) -> None:
         """Writes the rows that wait, which are the last that `done` covers, as a shard."""
@@ -76,6 +84,7 @@ class ShardWriter:
         self.count += 1
         complete = replace(done, counts=replace(done.counts, shards=self.count))
         self._waiting, self._rows, self._bytes = [], 0, 0
+        self._room = self._sizes.room(lines)
         while len(self._under_way) >= _WRITERS:
             self._under_way.popleft().result()
         self._under_way.append(self._pool.submit(self._run.write_shard, number, complete.attach_to(shard)))

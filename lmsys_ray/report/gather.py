@@ -82,7 +82,9 @@ def gather(facts: Facts, texts: bool) -> Gathered:
     if blend:
         columns |= {"model_a", "model_b"} & set(facts.run.carried())
         columns |= {*CELLS} if texts else set()
-    rows = facts.manifest.ingested.lines if facts.manifest.ingested else facts.shards * _shard_rows(facts)
+    rows = (
+        facts.manifest.ingested.lines if facts.manifest.ingested else facts.manifest.shard_sizes.first_row(facts.shards)
+    )
     links = links_of(facts.run, settings, begun, numbers, rows)
     for joined in join_shards(facts.run, mixed, links, settings.prior, numbers, sorted(columns)):
         _add(gathered, joined, rows)
@@ -90,10 +92,6 @@ def gather(facts: Facts, texts: bool) -> Gathered:
             doubtful.add(joined)
     gathered.doubtful = list(doubtful.records())
     return gathered
-
-
-def _shard_rows(facts: Facts) -> int:
-    return facts.manifest.ingest.shard_rows
 
 
 def _add(gathered: Gathered, joined: JoinedShard, rows: int) -> None:

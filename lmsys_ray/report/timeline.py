@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -156,8 +157,8 @@ def _rate(facts: Facts, ticks: Mapping[int, float], length: float) -> np.ndarray
 
 
 def _rows(facts: Facts, shard: int) -> int:
-    size, counts = facts.manifest.ingest.shard_rows, facts.manifest.ingested
-    return size if counts is None else max(0, min(size, counts.lines - shard * size))
+    counts = facts.manifest.ingested
+    return facts.manifest.shard_sizes.rows(shard, counts.lines if counts else sys.maxsize)
 
 
 def _ended(start: Mapping[str, Any]) -> str:

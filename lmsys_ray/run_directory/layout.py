@@ -15,7 +15,16 @@ import pyarrow as pa
 from lmsys_ray.data.carried import CARRIED
 from lmsys_ray.errors import DamagedError, DamagedManifestError, RunError
 from lmsys_ray.run_directory import sealed_parquet as sealed
-from lmsys_ray.run_directory.manifest import UNBOUND, Binding, LaterFormatError, Manifest, ManifestError
+from lmsys_ray.run_directory.manifest import (
+    UNBOUND,
+    Binding,
+    LaterFormatError,
+    Manifest,
+    ManifestError,
+    Span,
+    spans_from_bytes,
+    spans_to_bytes,
+)
 from lmsys_ray.run_directory.score_checks import misfit
 from lmsys_ray.run_directory.tables import prefetched, read_table, write_table
 from lmsys_ray.storage import files as storage
@@ -45,6 +54,7 @@ class RunDirectory:
         self.lock = self.path / "lock.json"
         self.shards = self.path / "shards"
         self._scores = self.path / "scores"
+        self._spans = self.shards / "spans.json"
         self._manifest = self.path / "manifest.json"
 
     def preferences(self, ending: str) -> AnyPath:
@@ -193,8 +203,17 @@ class RunDirectory:
         except ManifestError as error:
             raise DamagedManifestError(f"{self._manifest} is damaged ({error}); choose another --output") from None
 
+    def read_spans(self) -> list[Span]:
+        """Returns the copy of the manifest's spans; empty where there is none, or it is damaged."""
+        try:
+            return spans_from_bytes(storage.read_bytes(self._spans))
+        except FileNotFoundError:
+            return []
+
     def write_manifest(self, manifest: Manifest) -> None:
-        """Replaces the manifest."""
+        """Replaces the manifest, after the copy of its spans, without which it could not be made again."""
+        if manifest.spans != self.read_spans():
+            storage.write_bytes(self._spans, spans_to_bytes(manifest.spans))
         storage.write_bytes(self._manifest, manifest.to_bytes())
 
     def write_settings(self, text: str) -> None:

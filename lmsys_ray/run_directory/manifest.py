@@ -2,18 +2,22 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lmsys_ray.run_directory.shard_sizes import Cut, ShardSizes
 from lmsys_ray.validation import first_fault
 
 FORMAT = 3
 """Version of the run directory's layout."""
 
-_READABLE = (2, FORMAT)
+_EXTENDED = 4
+"""The version of a run that was extended, which those that read format 3 alone would take for damaged."""
+
+_READABLE = (2, FORMAT, _EXTENDED)
 """Files of format 2 have no labels, and its manifest no checksum."""
 
 
@@ -57,14 +61,19 @@ class Binding:
 
     ingest: str = ""
     members: Mapping[str, str] = field(default_factory=dict)
+    extensions: tuple[tuple[int, str], ...] = ()
+    """Of a run that was extended: the first shard of each extension, ascending, and the digest from there on."""
 
     def shard(self, number: int) -> str:
         """Returns the label of a shard of conversations."""
-        return f"{self.ingest} shard {number}" if self.ingest else ""
+        return f"{self._ingest(number)} shard {number}" if self.ingest else ""
 
     def score(self, member: str, number: int) -> str:
         """Returns the label of a member's scores of a shard."""
-        return f"{self.ingest} {self.members[member]} scores {number}" if self.ingest else ""
+        return f"{self._ingest(number)} {self.members[member]} scores {number}" if self.ingest else ""
+
+    def _ingest(self, number: int) -> str:
+        return next((digest for first, digest in reversed(self.extensions) if first <= number), self.ingest)
 
 
 UNBOUND = Binding()
@@ -99,6 +108,21 @@ class IngestFingerprint(_Model):
     """Where folders of files are named after values of columns: those values, file by file."""
 
 
+class Span(_Model):
+    """The shards of a run that were ingested from one input, up to one limit; an extension begins another span."""
+
+    shards: int = Field(ge=0)
+    """The shards before it."""
+    lines: int = Field(ge=0)
+    """The rows in them."""
+    shard_rows: int = Field(gt=0)
+    limit: int | None = None
+    files: int = Field(ge=0)
+    """How many files the input had."""
+    digest: str
+    """In the labels of its shards and of their scores; empty in a run whose files have none."""
+
+
 class Digests(_Model):
     """The digests in labels, kept from the beginning of the run, so that later versions continue with them."""
 
@@ -117,6 +141,8 @@ class Manifest(_Model):
     """The settings on which each member's scores depend, with digests of its model."""
     digests: Digests | None = None
     """None in a run that an earlier version began, whose files have no labels."""
+    spans: list[Span] = []
+    """Of a run that was extended: what it held at its beginning and after each extension; else empty."""
     ingested: Ingested | None = None
     models: dict[str, dict[str, Any]] = {}
     """Facts about each member's model as it was loaded."""
@@ -130,7 +156,14 @@ class Manifest(_Model):
     @property
     def binding(self) -> Binding:
         """The labels of the run's files."""
-        return Binding(self.digests.ingest, self.digests.members) if self.digests else Binding()
+        extensions = tuple((span.shards, span.digest) for span in self.spans[1:])
+        return Binding(self.digests.ingest, self.digests.members, extensions) if self.digests else Binding()
+
+    @property
+    def shard_sizes(self) -> ShardSizes:
+        """How many rows the shards have."""
+        cuts = tuple(Cut(span.shards, span.lines, span.shard_rows) for span in self.spans)
+        return ShardSizes(cuts) if cuts else ShardSizes.even(self.ingest.shard_rows)
 
     def fingerprint(self) -> dict[str, Any]:
         """Returns the fingerprint (`lmsys_ray.scoring.fingerprint`) of the run."""
@@ -138,10 +171,11 @@ class Manifest(_Model):
 
     def to_bytes(self) -> bytes:
         """Returns the manifest as the bytes of its file, in the present format and with a checksum."""
-        values = self.model_dump(mode="json", exclude_none=True) | {"format": FORMAT}
+        values = self.model_dump(mode="json", exclude_none=True) | {"format": _EXTENDED if self.spans else FORMAT}
         values["ingest"] = self.ingest.model_dump(mode="json")  # where a null limit means that there is none
-        values.pop("checksum", None)
-        return (json.dumps({**values, "checksum": _checksum(values)}, indent=2) + "\n").encode()
+        if not self.spans:
+            del values["spans"]
+        return _checked(values)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Manifest":
@@ -159,13 +193,34 @@ class Manifest(_Model):
             raise ManifestError("it names no format")
         if values["format"] not in _READABLE:
             raise LaterFormatError(f"its format is {values['format']}")
-        if values["format"] == FORMAT and values.pop("checksum", None) != _checksum(values):
+        if values["format"] >= FORMAT and values.pop("checksum", None) != _checksum(values):
             raise ManifestError("its checksum does not match")
         try:
             return cls.model_validate_json(json.dumps(values))
         except ValidationError as error:
             fault = first_fault(error)
             raise ManifestError(f"{fault.key}: {fault.accepted}") from None
+
+
+def spans_to_bytes(spans: Sequence[Span]) -> bytes:
+    """Returns spans as the bytes of a file of their own, with a checksum."""
+    return _checked({"spans": [span.model_dump(mode="json") for span in spans]})
+
+
+def spans_from_bytes(data: bytes) -> list[Span]:
+    """Returns the spans in the bytes of a file; none where it is damaged."""
+    try:
+        values = json.loads(data)
+        whole = values.pop("checksum") == _checksum(values)
+        spans = [Span.model_validate(span) for span in values["spans"]] if whole else []
+        return spans if len(spans) > 1 else []
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        return []
+
+
+def _checked(values: Mapping[str, Any]) -> bytes:
+    kept = {key: value for key, value in values.items() if key != "checksum"}
+    return (json.dumps({**kept, "checksum": _checksum(kept)}, indent=2) + "\n").encode()
 
 
 def _checksum(values: Mapping[str, Any]) -> str:

@@ -31,6 +31,13 @@ _IN_DIGESTS = {"classifier": "llama"}
 _EARLIER: dict[str, Any] = {"reading": {}, "names": [], "partitions": []}
 """What the ingest of every run was like before there were schemas and partitions."""
 
+_MAY_GROW = {
+    "limit": "a run can be extended to more rows, but not cut to fewer; ",
+    "input": "a run can be extended by files that come after those of before, and by rows at the end of a last file "
+    "that is local CSV or JSON Lines, not compressed; ",
+}
+"""What is said where an input or a limit differs otherwise than an extension's."""
+
 
 def fingerprint(settings: Settings) -> dict[str, Any]:
     """Returns what rows and scores depend on: the content of the input, the settings of ingest, and each member."""
@@ -75,6 +82,11 @@ def digests(now: Mapping[str, Any]) -> Digests:
     return Digests(ingest=_digest(ingest), members={name: member_digest(m) for name, m in now["members"].items()})
 
 
+def extension_digest(before: str, shards: int, lines: int, now: Mapping[str, Any]) -> str:
+    """Returns the digest of what a run with the digest `before` makes after so many shards and rows, as it is `now`."""
+    return _digest({"before": before, "shards": shards, "lines": lines, "now": digests(now).ingest})
+
+
 def member_digest(member: Mapping[str, Any]) -> str:
     """Returns the digest of a member's part of a `fingerprint`."""
     named = {key for key in member if f"{key}_content" in member}
@@ -110,7 +122,8 @@ def check_same_run(before: dict[str, Any], now: dict[str, Any], path: AnyPath) -
             if not same:
                 raise UsageError(
                     f"{path} was made with {prefix}{key} = {_brief(old.get(key))}, now it is {_brief(new.get(key))}; "
-                    "continue with the old settings or choose another --output"
+                    f"{'' if prefix else _MAY_GROW.get(key, '')}continue with the old settings or choose another "
+                    "--output"
                 )
 
 
@@ -123,8 +136,12 @@ def _is_same(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 
 
 def _same_files(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> bool:
-    before, now = ([(file["bytes"], file["digest"]) for file in files] for files in (old, new))
-    return before == now
+    return contents(old) == contents(new)
+
+
+def contents(files: Iterable[Mapping[str, Any]]) -> list[tuple[int, str]]:
+    """Returns the bytes and the digest of each file of an input, which tell whether it is the same."""
+    return [(file["bytes"], file["digest"]) for file in files]
 
 
 def _defaults(kind: str) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def ingest_input(start: Start, manifest: Manifest, cluster: Resources, watchdog:
                 manifest.ingest.names,
             ),
             start.run,
-            manifest.ingest.shard_rows,
+            manifest.shard_sizes,
             fail_on_reject=settings.on_bad_row == "fail",
             on_rows=on_rows,
             files=files,
@@ -61,7 +61,9 @@ def ingest_input(start: Start, manifest: Manifest, cluster: Resources, watchdog:
             ingested = nodes.retry_excluding(ingest_files)
             list(prefetched(Original.check, originals))
     except ReplacedError as error:
-        remove_shards_from(start.run, files, error.place)
+        # Those of before an extension stay: what they were made from was compared with what is there now.
+        first = manifest.spans[-1].shards if manifest.spans else 0
+        remove_shards_from(start.run, files, error.place, first)
         raise
     manifest.ingested = ingested
     start.report.rows_ingested = ingested.rows

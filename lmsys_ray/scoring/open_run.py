@@ -12,7 +12,8 @@ from lmsys_ray.ingest.resume import counts_hold
 from lmsys_ray.run_directory.history import History
 from lmsys_ray.run_directory.layout import RunDirectory
 from lmsys_ray.run_directory.manifest import Digests, IngestFingerprint, Manifest
-from lmsys_ray.scoring.fingerprint import check_same_run, digests, fingerprint
+from lmsys_ray.scoring.extension import opened
+from lmsys_ray.scoring.fingerprint import digests, fingerprint
 from lmsys_ray.scoring.originals import Originals, find_originals, look_at_files
 from lmsys_ray.scoring.rebuild import new_manifest, rebuild_manifest
 from lmsys_ray.scoring.settings import Settings
@@ -24,7 +25,9 @@ def open_run(start: Start, history: History) -> Manifest:
 
     Raises `UsageError` where the directory holds another run.
     """
-    manifest, start.originals = _open(start.settings, start.run, start.display.say)
+    with start.display.during("comparison with what the run was made from"):
+        manifest, start.originals = _open(start.settings, start.run, start.display.say)
+    start.shard_sizes = manifest.shard_sizes
     history.begin(manifest)
     start.run.write_manifest(manifest)
     settings = start.settings.model_dump(mode="json")
@@ -54,16 +57,17 @@ def _open(settings: Settings, run: RunDirectory, say: Callable[[str], None]) -> 
     """Returns the manifest of a run and the files that it is made from; sets the binding of `run`."""
     looks = look_at_files(settings)
     now = fingerprint(settings)
+    originals = find_originals(settings, now, looks)
     try:
         before = run.read_manifest()
     except DamagedManifestError as damage:
-        before = rebuild_manifest(run, now, damage, say)
+        before = rebuild_manifest(run, settings, now, damage, say)
     if before and not before.ingested and not run.tables():
         # Nothing was made yet, so that input and settings may change.
         before = new_manifest(now).model_copy(update={"starts": before.starts})
     if before:
         _read_as_before(before, now)
-        check_same_run(before.fingerprint(), now, run.path)
+        before, now = opened(before, now, run, settings, originals, say)
     manifest = before or new_manifest(now)
     manifest.lmsys_ray, manifest.ingest = __version__, IngestFingerprint.model_validate(now["ingest"])
     if kept := manifest.digests:
@@ -74,4 +78,4 @@ def _open(settings: Settings, run: RunDirectory, say: Callable[[str], None]) -> 
     if manifest.ingested and not counts_hold(run, manifest.ingested):
         say(f"the counts of {run.path} are not those of its shards; they are counted again")
         manifest.ingested = None
-    return manifest, find_originals(settings, now, looks)
+    return manifest, originals

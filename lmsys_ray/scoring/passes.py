@@ -117,8 +117,9 @@ class _Passes:
 
     def _rows(self, shards: Sequence[int]) -> int:
         """Estimates the scorable rows of some shards without opening them."""
-        ingested = self.start.report.ingested
-        return (ingested.lines - ingested.unscored) * len(shards) // max(ingested.shards, 1)
+        ingested, sizes = self.start.report.ingested, self.start.shard_sizes
+        rows = sum(sizes.rows(shard, ingested.lines) for shard in shards)
+        return rows * (ingested.lines - ingested.unscored) // max(ingested.lines, 1)
 
     def _count(self, shard: ScoredShard) -> None:
         report, seconds = self.start.report, time.perf_counter() - self.start.began

@@ -9,6 +9,7 @@ from lmsys_ray.ensemble.rejects import check_rejects
 from lmsys_ray.run_directory.layout import RunDirectory
 from lmsys_ray.run_directory.lock import RunLock
 from lmsys_ray.run_directory.manifest import Ingested
+from lmsys_ray.run_directory.shard_sizes import ShardSizes
 from lmsys_ray.scoring.originals import Originals
 from lmsys_ray.scoring.progress import Display
 from lmsys_ray.scoring.report import Report
@@ -26,6 +27,8 @@ class Start:
     report: Report = field(default_factory=Report)
     originals: Originals = field(default_factory=lambda: Originals((), {}))
     """The files that the run is made from; set by `open_run`."""
+    shard_sizes: ShardSizes = field(default_factory=lambda: ShardSizes.even(1))
+    """How many rows the run's shards have; set by `open_run`."""
     began: float = field(default_factory=time.perf_counter)
     _said: set[str] = field(default_factory=set)
 

@@ -15,6 +15,9 @@ _NOTES = {".md", ".png", ".csv", ".jsonl", ".lock"}
 """Endings of files beside a model that are not part of it: cards, pictures, figures."""
 
 
+_BLOCK = 1 << 20
+
+
 def content(path: AnyPath) -> dict[str, Any]:
     """Returns the size in bytes and a digest of a file, or of the files of a model below a directory.
 
@@ -29,6 +32,16 @@ def content(path: AnyPath) -> dict[str, Any]:
             digest.update(f"{file.relative_to(path)}\0".encode())
             digest.update(_file_digest(file))
         return {"bytes": sum(file.stat().st_size for file in files), "digest": digest.hexdigest()[:16]}
+
+
+def begins_as(path: Path, size: int, digest: str) -> bool:
+    """Returns whether the first `size` bytes of a local file have the digest that `content` gives of them."""
+    beginning = hashlib.sha256()
+    with storage_errors(path, "read"), path.open("rb") as stream:
+        while size and (data := stream.read(min(size, _BLOCK))):
+            beginning.update(data)
+            size -= len(data)
+    return not size and hashlib.sha256(b".\0" + beginning.digest()).hexdigest()[:16] == digest
 
 
 def files_of(path: Path) -> list[Path]:

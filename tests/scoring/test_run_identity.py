@@ -208,8 +208,8 @@ def test_what_a_run_of_format_2_was_made_from_cannot_be_found_again(
 
 def test_a_run_of_a_later_format_is_refused(job: tuple[Path, Settings]) -> None:
     folder, settings = job
-    edited(folder / "run", format=4)
+    edited(folder / "run", format=5)
     with pytest.raises(
-        RunError, match=r"was written by another version of lmsys_ray \(its format is 4\); continue with"
+        RunError, match=r"was written by another version of lmsys_ray \(its format is 5\); continue with"
     ):
         run_job(settings)

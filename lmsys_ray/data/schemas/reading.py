@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -112,3 +112,14 @@ def row_names(files: Sequence[str]) -> list[str]:
     while len({tuple(names[: common + 1]) for names in parts}) == 1:
         common += 1
     return ["/".join(names[common:]) for names in parts]
+
+
+def row_names_as_begun(files: Sequence[str], counts: Iterable[int]) -> list[str]:
+    """Returns names as `row_names`, where the first of `files` have those that they had when there were only so many.
+
+    `counts`, ascending, says how many there were at the beginning of a run and after each extension.
+    """
+    names: list[str] = []
+    for count in [*counts, len(files)]:
+        names += row_names(files[:count])[len(names) :]
+    return names

@@ -27,7 +27,7 @@ class ScoreRun:
         self.path, self.member = path, member
         manifest = _manifest(path)
         self._run = RunDirectory(path, manifest.binding)
-        self.shard_rows = manifest.ingest.shard_rows
+        self.shard_rows = manifest.shard_sizes.largest
         self.shards = (manifest.ingested or Ingested()).shards
         there = sorted(names(self._run.score(member, 0).parent.parent))
         if member not in there or (manifest.digests and member not in manifest.digests.members):
