@@ -51,19 +51,22 @@ class LocalRows(DistributedReader):
             with self.guard.originals[place].unchanged():
                 LocalRows.at("open")
                 start = BEGINNING if place else self.start
-                for table in read_rows(file, self.form, limit=left, start=start, reading=self.reading):
+                name = self.names[place] if self.names else ""
+                for table in read_rows(file, self.form, limit=left, start=start, reading=self.reading, name=name):
                     left = None if left is None else left - table.num_rows
                     yield file, table
                     LocalRows.at("read")
 
     def resume_at(self, file: str, start: Any, rows: int) -> "LocalRows":
         later = super().resume_at(file, start, rows)
-        return LocalRows(later.files, later.form, later.limit, later.start, later.guard, reading=later.reading)
+        return LocalRows(
+            later.files, later.form, later.limit, later.start, later.guard, reading=later.reading, names=later.names
+        )
 
 
 def local_rows(files: Sequence[str], form: Any, limit: int | None, guard: Any, *others: Any) -> LocalRows:
-    *_, reading, _names = others
-    return LocalRows(files, form, limit, guard=guard, reading=reading)
+    *_, reading, names = others
+    return LocalRows(files, form, limit, guard=guard, reading=reading, names=names)
 
 
 def probabilities(table: pa.Table, salt: str) -> np.ndarray:

@@ -131,8 +131,10 @@ def score_settings(arguments: argparse.Namespace, tell: Callable[[str], None] = 
 
     flags = {"input": arguments.input, "output": arguments.output, "limit": arguments.limit}
     said: list[str] = []
-    configs = arguments.configs or _settings_of_run(arguments, said)
-    values = layer_settings(arguments.preset, configs, flags, arguments.sets, said.append)
+    of_run = [] if arguments.configs else _settings_of_run(arguments, said)
+    values = layer_settings(arguments.preset, arguments.configs or of_run, flags, arguments.sets, said.append)
+    if of_run and values.get("limit") and not (arguments.limit or arguments.sets):
+        said.append(f"limit: {values['limit']} rows, as before; --set limit=null goes on to all")
     if values.get("output") is None and values.get("input"):
         values["output"] = _run_directory_for(values["input"])
     if arguments.trust_pickle:
@@ -148,8 +150,9 @@ def score_settings(arguments: argparse.Namespace, tell: Callable[[str], None] = 
 
 
 def _settings_of_run(arguments: argparse.Namespace, said: list[str]) -> list[str]:
-    """Returns the settings file of the run that `--output` names, where nothing else says what to score."""
-    if arguments.output is None or arguments.preset or arguments.input or arguments.sets or arguments.limit:
+    """Returns the settings file of the run that `--output` names, where no more is said than up to which row."""
+    others = [text for text in arguments.sets if not text.startswith("limit=")]
+    if arguments.output is None or arguments.preset or arguments.input or others:
         return []
     from lmsys_ray.storage.files import exists, path_of
 
