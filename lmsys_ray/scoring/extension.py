@@ -67,7 +67,7 @@ def opened(
         with originals.input[grown].unchanged():
             _check_grown(held.input[grown], grown, kept, run, settings, held.limit)
     now = as_begun(now, settings, now["ingest"]["shard_rows"], counts)
-    extended = _extended(before, now, RunDirectory(run.path, before.binding))
+    extended = _extended(before, now, RunDirectory(run.path, before.binding), old == new)
     grew = [] if grown is None else [f"{now['ingest']['input'][grown]['path']} has grown"]
     grew += [f"its input has {counted(further, 'further file')}"] if further else []
     say(f"{_held(before, run)}; {' and '.join(grew) + '; ' if grew else ''}going on to {_to(settings.limit)}")
@@ -115,10 +115,11 @@ def _check_grown(
         raise UsageError(f"input: with what was added to {name}, its row {row} reads otherwise than before; {instead}")
 
 
-def _extended(before: Manifest, now: dict[str, Any], run: RunDirectory) -> Manifest:
+def _extended(before: Manifest, now: dict[str, Any], run: RunDirectory, same_input: bool) -> Manifest:
     """Returns the manifest of an extended run; what was ingested of it ends where its last shard does."""
-    held, spans = before.ingest, list(before.spans)
-    counts = before.ingested
+    held, spans, limit, counts = before.ingest, list(before.spans), now["ingest"]["limit"], before.ingested
+    reached_end = same_input and held.limit is not None and counts is not None and counts.rows < held.limit
+    has_all = reached_end or (limit is not None and counts is not None and counts.rows >= limit)
     end = (counts.shards, counts.lines) if counts and counts_hold(run, counts) else end_of_shards(run)
     if not spans:
         digest = before.digests.ingest if before.digests else ""
@@ -129,7 +130,7 @@ def _extended(before: Manifest, now: dict[str, Any], run: RunDirectory) -> Manif
     ingest = now["ingest"]
     digest = extension_digest(spans[-1].digest, *end, now) if before.digests else ""
     spans.append(_span(end, ingest["shard_rows"], ingest["limit"], len(ingest["input"]), digest))
-    return before.model_copy(update={"spans": spans, "ingested": None})
+    return before.model_copy(update={"spans": spans, "ingested": counts if has_all else None})
 
 
 def _span(end: tuple[int, int], shard_rows: int, limit: int | None, files: int, digest: str) -> Span:
@@ -139,9 +140,10 @@ def _span(end: tuple[int, int], shard_rows: int, limit: int | None, files: int, 
 def _held(before: Manifest, run: RunDirectory) -> str:
     """Returns what a run held, in words."""
     limit, counts = before.ingest.limit, before.ingested
+    verb = "held" if counts else "was begun with"
     if limit is not None and (counts is None or counts.rows >= limit):
-        return f"{run.path} held the first {counted(limit, 'row')}"
-    return f"{run.path} held all rows" if counts is None else f"{run.path} held all {counts.rows:,} rows"
+        return f"{run.path} {verb} the first {counted(limit, 'row')}"
+    return f"{run.path} {verb} all {f'{counts.rows:,} ' if counts else ''}rows"
 
 
 def _to(limit: int | None) -> str:

@@ -74,7 +74,7 @@ class Settings(StrictModel):
         description="rows of a shard, the unit of work and of resume; auto: about 128 shards of 64 to 1,024 rows, "
         "by the size of the input",
     )
-    limit: PositiveInt | None = Field(None, description="read only this many rows; none: all")
+    limit: PositiveInt | None = Field(None, description="read only this many rows; none: all; may be raised")
     cells: Literal["auto", "json", "text"] = Field(
         "auto", description="whether cells are JSON lists of turns or plain text; auto: decided for each cell"
     )

@@ -11,7 +11,7 @@ from lmsys_ray.errors import UsageError
 from lmsys_ray.run_directory.layout import RunDirectory
 from lmsys_ray.scoring.settings import Settings
 from tests.local_job import make_settings, run_job, write_rows
-from tests.scoring.test_run_identity import files
+from tests.scoring.test_run_identity import as_format_2, files
 
 
 class Killed(BaseException):
@@ -183,3 +183,85 @@ def test_shards_of_another_extension_are_not_taken(begun: tuple[Path, Settings],
     (folder / "run" / "manifest.json").unlink()
     with pytest.raises(Exception, match="its shards were not made from the input and settings of now"):
         run_job(settings)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are read a few rows at a time."""
+    for module in ("csv_blocks", "windows"):
+        monkeypatch.setattr(f"lmsys_ray.data.readers.{module}.BLOCK", 120)
+
+
+def interrupted(settings: Settings, place: str, number: int) -> None:
+    """A start that dies at the `number`th time of `place`."""
+    seen: list[str] = []
+
+    def die(at: str) -> None:
+        seen.append(at)
+        if seen.count(place) == number:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_job(settings, die)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize(
+    "moments", [[("read", 3)], [("read", 9)], [("pass", 1)], [("scored", 2)], [("read", 9), ("read", 5)]]
+)
+def test_an_interrupted_run_goes_on_to_more(
+    whole: Path, begun: tuple[Path, Settings], moments: list[tuple[str, int]]
+) -> None:
+    """Without coming to the end of what it was begun for; the second time, the extension itself breaks off."""
+    folder, settings = begun
+    for limit, moment in zip((21, 33), moments, strict=False):
+        interrupted(limited(settings, limit), *moment)
+    before = dated(folder)
+    run_job(settings)
+    assert dated(folder).items() >= before.items()
+    assert outputs(folder) == outputs(whole)
+    made = files(folder)
+    (folder / "run" / "manifest.json").unlink()
+    for name in ("shards/00000.parquet", "shards/00001.parquet"):
+        (folder / "run" / name).unlink()
+    assert run_job(settings).scored == {}
+    assert files(folder) == made
+
+
+def test_a_trial_does_not_cut_the_rest_into_small_shards(
+    whole: Path, begun: tuple[Path, Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"_SHARDS": 1, "_LEAST": 2, "_ROW_BYTES": 30}.items():
+        monkeypatch.setattr(f"lmsys_ray.ingest.shard_size.{name}", value)
+    folder, settings = begun
+    settings = settings.model_copy(update={"shard_rows": "auto"})
+    for limit in (5, None):
+        run_job(limited(settings, limit))
+    assert rows_of_shards(folder) == [4, 1, 32, 4]
+    assert outputs(folder) == outputs(whole)
+    made = files(folder)
+    for name in ("manifest.json", "shards/00001.parquet", "shards/00002.parquet"):
+        (folder / "run" / name).unlink()
+    assert run_job(settings).scored == {}
+    assert files(folder) == made
+
+
+def test_a_larger_limit_that_brings_no_row_needs_no_ingest(begun: tuple[Path, Settings]) -> None:
+    folder, settings = begun
+    run_job(limited(settings, 60))
+    before, seen = files(folder), []
+    run_job(limited(settings, 70), seen.append)
+    run_job(settings, seen.append)
+    assert seen == []
+    assert files(folder) == before
+
+
+def test_a_run_of_format_2_is_extended(whole: Path, tmp_path: Path) -> None:
+    shutil.copy(whole / "in.csv", tmp_path)
+    settings = make_settings(tmp_path)
+    run_job(limited(settings, 20))
+    as_format_2(tmp_path / "run")
+    before = dated(tmp_path)
+    assert run_job(settings).scored == {"judge": 21, "other": 21}
+    assert dated(tmp_path).items() >= before.items()
+    assert outputs(tmp_path)["submission.csv"] == outputs(whole)["submission.csv"]

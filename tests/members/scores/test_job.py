@@ -118,6 +118,25 @@ def test_a_member_of_a_run_over_other_rows_is_joined_by_id(folder: Path, tmp_pat
 
 
 @pytest.mark.slow
+def test_an_extended_run_has_the_links_of_all_its_rows_and_lends_its_scores(tmp_path: Path) -> None:
+    write_input(tmp_path / "in.csv", [*range(ROWS)])
+    drawn = np.random.default_rng(7).normal(size=(ROWS, 2)) * np.linspace(0.1, 9, ROWS)[:, None]
+    lines = [{"id": f"row {n}", "score_a": a, "score_b": b} for n, (a, b) in enumerate(drawn.tolist())]
+    (tmp_path / "two.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    members = {"trees": TREES, "two": {"kind": "scores", "path": str(tmp_path / "two.jsonl")}}
+    links = []
+    for output, limit in (("first", 13), ("first", None), ("whole", None)):
+        scored(tmp_path, output, members, limit=limit)
+        links.append(json.loads((tmp_path / output / "manifest.json").read_text())["links"]["two"])
+    assert links[1] == links[2]
+    assert links[0]["scale"] < links[2]["scale"] / 2
+    assert (tmp_path / "first" / "submission.csv").read_bytes() == (tmp_path / "whole" / "submission.csv").read_bytes()
+    own = {"kind": "scores", "path": str(tmp_path / "first"), "member": "trees"}
+    scored(tmp_path, "second", {"own": own}, shard_rows=16)
+    np.testing.assert_array_equal(member_scores(tmp_path, "second", "own"), member_scores(tmp_path, "whole", "trees"))
+
+
+@pytest.mark.slow
 def test_two_scores_become_probabilities_by_their_link(folder: Path) -> None:
     drawn = np.random.default_rng(6).normal(size=(ROWS, 2)).astype(np.float32)
     lines = [{"id": f"row {n}", "score_a": float(a), "score_b": float(b)} for n, (a, b) in enumerate(drawn)]
