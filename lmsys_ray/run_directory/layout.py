@@ -212,9 +212,11 @@ class RunDirectory:
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Replaces the manifest, after the copy of its spans, without which it could not be made again."""
-        if manifest.spans != self.read_spans():
+        if manifest.spans and manifest.spans != self.read_spans():
             storage.write_bytes(self._spans, spans_to_bytes(manifest.spans))
         storage.write_bytes(self._manifest, manifest.to_bytes())
+        if not manifest.spans and storage.exists(self._spans):
+            storage.remove(self._spans)
 
     def write_settings(self, text: str) -> None:
         """Replaces the resolved settings, YAML."""

@@ -117,8 +117,10 @@ class Span(_Model):
     """The rows in them."""
     shard_rows: int = Field(gt=0)
     limit: int | None = None
-    files: int = Field(ge=0)
+    files: int = Field(gt=0)
     """How many files the input had."""
+    last_file: InputFile
+    """The last of them as it was, since it may have grown."""
     digest: str
     """In the labels of its shards and of their scores; empty in a run whose files have none."""
 

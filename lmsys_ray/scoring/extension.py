@@ -16,12 +16,12 @@ from lmsys_ray.data.schemas.reading import Reading, row_names_as_begun
 from lmsys_ray.errors import UsageError
 from lmsys_ray.ingest.resume import counts_hold, end_of_shards
 from lmsys_ray.run_directory.layout import RunDirectory
-from lmsys_ray.run_directory.manifest import InputFile, Manifest, Span
+from lmsys_ray.run_directory.manifest import IngestFingerprint, InputFile, Manifest, Span
 from lmsys_ray.scoring.fingerprint import check_same_run, contents, extension_digest
 from lmsys_ray.scoring.originals import Originals
 from lmsys_ray.scoring.settings import Settings
 from lmsys_ray.storage.contents import begins_as
-from lmsys_ray.storage.files import path_of
+from lmsys_ray.storage.files import path_of, remove
 from lmsys_ray.words import counted
 
 
@@ -48,8 +48,51 @@ def opened(
 ) -> tuple[Manifest, dict[str, Any]]:
     """Returns the manifest of a run, extended where `now` is an extension of it, and the fingerprint to go on with.
 
-    Raises `UsageError` where `now` is neither the run's fingerprint nor an extension.
+    An earlier extension of which nothing was scored is given up for another one, or for none: its rows may have been
+    bad ones. Raises `UsageError` where `now` is neither the run's fingerprint nor an extension.
     """
+    try:
+        return _continued(before, now, run, settings, originals, say)
+    except UsageError as refused:
+        earlier, first = _without_unscored(before, run)
+        if earlier is None:
+            raise
+        try:
+            found = _continued(earlier, now, run, settings, originals, say)
+        except UsageError:
+            raise refused from None
+    for number in run.listed_shards():
+        if number >= first:
+            remove(run.shard(number))
+    return found
+
+
+def _without_unscored(before: Manifest, run: RunDirectory) -> tuple[Manifest | None, int]:
+    """Returns a run as it was before its last extension, and where that begins; None where there are scores of it."""
+    if not before.spans:
+        return None, 0
+    last, first = before.spans[-2], before.spans[-1].shards
+    if any(table.member is not None and table.number >= first for table in RunDirectory(run.path).tables()):
+        return None, 0
+    held, spans = before.ingest, before.spans[:-1]
+    ingest = {
+        "input": [*held.input[: last.files - 1], last.last_file],
+        "limit": last.limit,
+        "shard_rows": last.shard_rows,
+        "names": held.names[: last.files],
+    }
+    update = {"ingest": held.model_copy(update=ingest), "spans": spans[1:] and spans, "ingested": None}
+    return before.model_copy(update=update), first
+
+
+def _continued(
+    before: Manifest,
+    now: dict[str, Any],
+    run: RunDirectory,
+    settings: Settings,
+    originals: Originals,
+    say: Callable[[str], None],
+) -> tuple[Manifest, dict[str, Any]]:
     held = before.ingest
     counts = [*(span.files for span in before.spans), len(held.input)]
     kept = as_begun(now, settings, held.shard_rows, counts)
@@ -123,18 +166,26 @@ def _extended(before: Manifest, now: dict[str, Any], run: RunDirectory, same_inp
     end = (counts.shards, counts.lines) if counts and counts_hold(run, counts) else end_of_shards(run)
     if not spans:
         digest = before.digests.ingest if before.digests else ""
-        spans = [_span((0, 0), held.shard_rows, held.limit, len(held.input), digest)]
+        spans = [_span((0, 0), held, digest)]
     end = max(end, (spans[-1].shards, spans[-1].lines))
     if end[0] == spans[-1].shards and len(spans) > 1:
         spans.pop()  # it came to no shard
-    ingest = now["ingest"]
     digest = extension_digest(spans[-1].digest, *end, now) if before.digests else ""
-    spans.append(_span(end, ingest["shard_rows"], ingest["limit"], len(ingest["input"]), digest))
+    spans.append(_span(end, IngestFingerprint.model_validate(now["ingest"]), digest))
     return before.model_copy(update={"spans": spans, "ingested": counts if has_all else None})
 
 
-def _span(end: tuple[int, int], shard_rows: int, limit: int | None, files: int, digest: str) -> Span:
-    return Span(shards=end[0], lines=end[1], shard_rows=shard_rows, limit=limit, files=files, digest=digest)
+def _span(end: tuple[int, int], ingest: IngestFingerprint, digest: str) -> Span:
+    """Returns the span that begins behind so many shards and rows."""
+    return Span(
+        shards=end[0],
+        lines=end[1],
+        shard_rows=ingest.shard_rows,
+        limit=ingest.limit,
+        files=len(ingest.input),
+        last_file=ingest.input[-1],
+        digest=digest,
+    )
 
 
 def _held(before: Manifest, run: RunDirectory) -> str:

@@ -199,3 +199,29 @@ def test_a_file_that_grows_while_it_is_read(tmp_path: Path) -> None:
     assert run_job(settings).ingested.rows == 50
     assert dated(tmp_path).items() >= kept.items()
     assert outputs(tmp_path) == fresh(settings, tmp_path)
+
+
+def test_bad_rows_that_were_added_may_be_mended(tmp_path: Path) -> None:
+    """As long as nothing was scored of the extension; so a run that was extended by mistake can also go back."""
+    path = tmp_path / "in.csv"
+    path.write_text(HEADER + csv_rows(0, 20))
+    settings = make_settings(tmp_path, on_bad_row="fail")
+    run_job(settings)
+    made, kept, good = files(tmp_path), dated(tmp_path), path.read_text()
+    path.write_text(good + csv_rows(20, 40) + "bad,row\n")
+    for _ in range(2):
+        with pytest.raises(RunError, match=r"row 41 \(id None\): has 2 cells"):
+            run_job(settings)
+    path.write_text(good)
+    assert run_job(settings).scored == {}
+    assert files(tmp_path) == made
+    path.write_text(good + csv_rows(20, 40) + "bad,row\n")
+    with pytest.raises(RunError, match=r"row 41 \(id None\): has 2 cells"):
+        run_job(settings)
+    path.write_text(good + csv_rows(20, 43))
+    assert run_job(settings).scored["judge"] == 23
+    assert dated(tmp_path).items() >= kept.items()
+    assert outputs(tmp_path) == fresh(settings, tmp_path)
+    path.write_text(good)
+    with pytest.raises(UsageError, match="was made with input"):
+        run_job(settings)
