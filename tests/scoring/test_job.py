@@ -157,7 +157,7 @@ def test_run_of_other_settings_is_refused(models: Path, tmp_path: Path, change: 
 def test_run_of_another_input_is_refused(models: Path, tmp_path: Path) -> None:
     write_input(tmp_path / "in.csv", 10)
     scored(settings(models, tmp_path, "lightgbm"))
-    write_input(tmp_path / "in.csv", 11)
+    write_input(tmp_path / "in.csv", 9)
     with pytest.raises(RunError, match=r"was made with input = .*in\.csv.* continue with the old settings"):
         scored(settings(models, tmp_path, "lightgbm"))
 
