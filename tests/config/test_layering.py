@@ -77,7 +77,11 @@ def test_a_run_that_is_named_alone_goes_on_with_its_own_settings(
     made = settings("--config", config(tmp_path, LLAMA), "--input", "a.csv", "--output", str(run), "--limit", "7")
     (run / "settings.yaml").write_text(yaml.safe_dump(made.model_dump(mode="json")))
     assert settings("--output", str(run)) == made
-    assert capsys.readouterr().out == f"settings: those of {run}/settings.yaml, with which the run was last started\n"
+    told = f"settings: those of {run}/settings.yaml, with which the run was last started"
+    assert capsys.readouterr().out.splitlines() == [told, "limit: 7 rows, as before; --set limit=null goes on to all"]
+    for flags, limit in ((["--limit", "9"], 9), (["--set", "limit=null"], None)):
+        assert settings("--output", str(run), *flags) == made.model_copy(update={"limit": limit})
+        assert capsys.readouterr().out.splitlines() == [told]
     assert settings("--output", str(run), "--input", "b.csv").members.keys() == {"llama", "lightgbm"}
 
 
