@@ -61,6 +61,7 @@ def opened(
             found = _continued(earlier, now, run, settings, originals, say)
         except UsageError:
             raise refused from None
+    say(f"{run.path}: nothing was scored of what it was last extended to, which is given up")
     for number in run.listed_shards():
         if number >= first:
             remove(run.shard(number))

@@ -201,7 +201,7 @@ def test_a_file_that_grows_while_it_is_read(tmp_path: Path) -> None:
     assert outputs(tmp_path) == fresh(settings, tmp_path)
 
 
-def test_bad_rows_that_were_added_may_be_mended(tmp_path: Path) -> None:
+def test_bad_rows_that_were_added_may_be_mended(tmp_path: Path, capsys: Any) -> None:
     """As long as nothing was scored of the extension; so a run that was extended by mistake can also go back."""
     path = tmp_path / "in.csv"
     path.write_text(HEADER + csv_rows(0, 20))
@@ -213,7 +213,9 @@ def test_bad_rows_that_were_added_may_be_mended(tmp_path: Path) -> None:
         with pytest.raises(RunError, match=r"row 41 \(id None\): has 2 cells"):
             run_job(settings)
     path.write_text(good)
+    capsys.readouterr()
     assert run_job(settings).scored == {}
+    assert "nothing was scored of what it was last extended to, which is given up\n" in capsys.readouterr().out
     assert files(tmp_path) == made
     path.write_text(good + csv_rows(20, 40) + "bad,row\n")
     with pytest.raises(RunError, match=r"row 41 \(id None\): has 2 cells"):
