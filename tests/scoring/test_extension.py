@@ -10,6 +10,7 @@ import pytest
 from lmsys_ray.errors import UsageError
 from lmsys_ray.run_directory.layout import RunDirectory
 from lmsys_ray.scoring.settings import Settings
+from lmsys_ray.storage import files as storage
 from tests.local_job import make_settings, run_job, write_rows
 from tests.scoring.test_run_identity import as_format_2, files
 
@@ -266,3 +267,33 @@ def test_a_run_of_format_2_is_extended(whole: Path, tmp_path: Path) -> None:
     assert run_job(settings).scored == {"judge": 21, "other": 21}
     assert dated(tmp_path).items() >= before.items()
     assert outputs(tmp_path)["submission.csv"] == outputs(whole)["submission.csv"]
+
+
+@pytest.mark.parametrize(("limit", "lost"), [(None, False), (None, True), (20, False), (30, False)])
+def test_killed_before_the_extension_is_in_the_manifest(
+    whole: Path, begun: tuple[Path, Settings], monkeypatch: pytest.MonkeyPatch, limit: int | None, lost: bool
+) -> None:
+    """Whether the next start extends it likewise, to another limit, or not at all."""
+    folder, settings = begun
+    run_job(limited(settings, 20))
+    made = files(folder)
+    write = storage.write_bytes
+
+    def die(path: Path, *arguments: Any, **options: Any) -> None:
+        if path.name == "manifest.json":
+            raise Killed
+        write(path, *arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage, "write_bytes", die)
+        with pytest.raises(Killed):
+            run_job(settings)
+    assert (folder / "run" / "shards" / "spans.json").exists()
+    if lost:
+        (folder / "run" / "manifest.json").unlink()
+    run_job(limited(settings, limit))
+    if limit == 20:
+        assert files(folder) == made
+    else:
+        run_job(settings)
+        assert outputs(folder) == outputs(whole)
