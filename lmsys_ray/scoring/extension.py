@@ -81,6 +81,7 @@ def _without_unscored(before: Manifest, run: RunDirectory) -> tuple[Manifest | N
         "limit": last.limit,
         "shard_rows": last.shard_rows,
         "names": held.names[: last.files],
+        "partitions": held.partitions[: last.files],
     }
     update = {"ingest": held.model_copy(update=ingest), "spans": spans[1:] and spans, "ingested": None}
     return before.model_copy(update=update), first
@@ -105,6 +106,8 @@ def _continued(
         check_same_run(before.fingerprint(), kept, run.path)
         return before, kept
     same = {"limit": held.limit, "input": files, "names": kept["ingest"]["names"][: len(held.names)]}
+    named = kept["ingest"]["partitions"][: len(files)]
+    same["partitions"] = named if any(named) else []
     check_same_run(before.fingerprint(), {**kept, "ingest": {**kept["ingest"], **same}}, run.path)
     grown = len(old) - 1 if new[: len(old)] != old else None
     if grown is not None:
