@@ -5,7 +5,7 @@ import json
 import pyarrow as pa
 
 from lmsys_ray.run_directory.layout import RunDirectory
-from lmsys_ray.run_directory.published_rejects import Part, find_parts, publish
+from lmsys_ray.run_directory.published_rejects import Part, find_parts, publish, read_part
 from lmsys_ray.storage import files as storage
 
 _PART_BYTES = 4 << 20
@@ -31,7 +31,7 @@ class RejectsLog:
             self._parts.append(part)
             return
         if part.start == expected < end:
-            self._put(part.start, storage.read_bytes(self._run.shards / part.name)[: end - part.start])
+            self._put(part.start, read_part(self._run, part)[: end - part.start])
         storage.remove(self._run.shards / part.name)
 
     def write(self, file: str, rows: pa.Table) -> None:
@@ -58,7 +58,7 @@ class RejectsLog:
 
     def _put(self, start: int, data: bytes) -> None:
         if data:
-            part = Part(start, start + len(data))
+            part = Part.of(start, data)
             storage.write_bytes(self._run.shards / part.name, data)
             self._parts.append(part)
 

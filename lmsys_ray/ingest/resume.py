@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import count, takewhile
-from typing import Any
 
 import pyarrow as pa
+from pydantic import TypeAdapter, ValidationError
 
 from lmsys_ray.data.readers import BEGINNING, ReadPosition
 from lmsys_ray.errors import DamagedError
@@ -48,9 +48,14 @@ class Covered:
 
     @classmethod
     def read_from(cls, shard: pa.Table) -> "Covered":
-        """Returns what is in the metadata of a shard."""
-        values: dict[str, Any] = json.loads(shard.schema.metadata[_KEY])
-        return cls(**{**values, "counts": Ingested(**values["counts"]), "start": ReadPosition(*values["start"])})
+        """Returns what is in the metadata of a shard; raises `DamagedError` where they are of another form."""
+        try:
+            return _COVERED.validate_json((shard.schema.metadata or {}).get(_KEY, b""), strict=True)
+        except ValidationError:
+            raise DamagedError("a shard does not say what it covers; a start of score.py makes it again") from None
+
+
+_COVERED = TypeAdapter(Covered)
 
 
 def read_covered(run: RunDirectory) -> tuple[Covered, SeenIds]:
@@ -60,11 +65,11 @@ def read_covered(run: RunDirectory) -> tuple[Covered, SeenIds]:
     parts = consecutive(find_parts(there))
     rejects_bytes = parts[-1].stop if parts else 0
     shards = takewhile(lambda number: run.shard(number).name in there, count())
-    for table in prefetched(partial(_ids_of, run), shards):
-        if table is None or Covered.read_from(table).rejects_bytes > rejects_bytes:
+    for found in prefetched(partial(_ids_of, run), shards):
+        if found is None or found[0].rejects_bytes > rejects_bytes:
             break
-        last = Covered.read_from(table)
-        seen.first_seen(table["id"].combine_chunks())
+        last = found[0]
+        seen.first_seen(found[1])
     return last, seen
 
 
@@ -111,8 +116,9 @@ def counts_hold(run: RunDirectory, counts: Ingested) -> bool:
     return (last.lines, last.shards) == (counts.lines, counts.shards) and last.rows <= counts.rows
 
 
-def _ids_of(run: RunDirectory, number: int) -> pa.Table | None:
+def _ids_of(run: RunDirectory, number: int) -> tuple[Covered, pa.Array] | None:
     try:
-        return run.read_shard(number, ["id"])
+        table = run.read_shard(number, ["id"])
+        return Covered.read_from(table), table["id"].combine_chunks()
     except DamagedError:
         return None

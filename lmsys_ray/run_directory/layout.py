@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from lmsys_ray.data.carried import CARRIED
-from lmsys_ray.errors import DamagedError, DamagedManifestError, RunError
+from lmsys_ray.errors import DamagedError, DamagedManifestError, RunError, UsageError
 from lmsys_ray.run_directory import sealed_parquet as sealed
+from lmsys_ray.run_directory.formats import FormatError
 from lmsys_ray.run_directory.manifest import (
     UNBOUND,
     Binding,
-    LaterFormatError,
     Manifest,
     ManifestError,
     Span,
@@ -26,8 +26,10 @@ from lmsys_ray.run_directory.manifest import (
     spans_to_bytes,
 )
 from lmsys_ray.run_directory.score_checks import misfit
+from lmsys_ray.run_directory.table_forms import score_form, shard_form
 from lmsys_ray.run_directory.tables import prefetched, read_table, write_table
 from lmsys_ray.storage import files as storage
+from lmsys_ray.storage.errors import storage_errors
 from lmsys_ray.storage.files import AnyPath, path_of
 
 _TABLE_NAME = re.compile(r"(\d{5,})\.parquet")
@@ -71,7 +73,7 @@ class RunDirectory:
 
     def read_shard(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Reads a shard of conversations; raises `DamagedError` where it is damaged, missing or of another run."""
-        return read_table(self.shard(number), columns, self.binding.shard(number))
+        return read_table(self.shard(number), columns, self.binding.shard(number), shard_form)
 
     def carried(self) -> list[str]:
         """Returns which columns of `lmsys_ray.data.carried.CARRIED` the shards have; raises as `read_shard` does."""
@@ -84,7 +86,7 @@ class RunDirectory:
 
     def read_scores(self, member: str, number: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Reads a member's scores of a shard; raises as `read_shard` does."""
-        return read_table(self.score(member, number), columns, self.binding.score(member, number))
+        return read_table(self.score(member, number), columns, self.binding.score(member, number), score_form)
 
     def write_scores(self, member: str, number: int, table: pa.Table) -> None:
         """Writes a member's scores of a shard; raises `RunError` where the run was removed meanwhile."""
@@ -183,8 +185,8 @@ class RunDirectory:
     def read_manifest(self) -> Manifest | None:
         """Returns the manifest; None before the first start of the run.
 
-        Raises `DamagedManifestError` where it is damaged, or missing although there are shards, and `RunError` where a
-        later version wrote it.
+        Raises `DamagedManifestError` where it is damaged, or missing although there are shards, and `UsageError`
+        where it is of a format that this version does not know.
         """
         try:
             return Manifest.from_bytes(storage.read_bytes(self._manifest))
@@ -192,16 +194,15 @@ class RunDirectory:
             if self.tables():
                 raise DamagedManifestError(
                     f"{self.path} holds shards but no {self._manifest.name}, so that nobody knows what they were made "
-                    "from; choose another --output"
+                    "from; a start of score.py finds out whether from its input, or choose another --output"
                 ) from None
             return None
-        except LaterFormatError as error:
-            raise RunError(
-                f"{self._manifest} was written by another version of lmsys_ray ({error}); continue with that one, or "
-                "choose another --output"
-            ) from None
+        except FormatError as error:
+            raise UsageError(f"{self._manifest} {error}") from None
         except ManifestError as error:
-            raise DamagedManifestError(f"{self._manifest} is damaged ({error}); choose another --output") from None
+            raise DamagedManifestError(
+                f"{self._manifest} is damaged ({error}); a start of score.py makes it again, or choose another --output"
+            ) from None
 
     def read_spans(self) -> list[Span]:
         """Returns the copy of the manifest's spans; empty where there is none, or it is damaged."""
@@ -229,7 +230,7 @@ class RunDirectory:
     def read_lock(self) -> str:
         """Returns the text of the lock, empty if there is none."""
         try:
-            return storage.read_bytes(self.lock).decode()
+            return storage.read_bytes(self.lock).decode(errors="replace")
         except FileNotFoundError:
             return ""
 
@@ -244,25 +245,40 @@ class RunDirectory:
     def write_unscorable(self, rejects: Iterable[dict[str, Any]]) -> None:
         """Writes rejects of members after those of ingest, in place of earlier rejects of members."""
         with storage.atomic_file(self.rejects) as aside, aside.open("wb") as file:
-            file.writelines(line for line in self._reject_lines() if "member" not in json.loads(line))
+            file.writelines(line for line, reject in self._rejects() if "member" not in reject)
             file.writelines((json.dumps(reject, ensure_ascii=False) + "\n").encode() for reject in rejects)
 
     def reject_reasons(self) -> Counter[str]:
         """Returns how many rejects there are of each reason."""
-        return Counter(json.loads(line)["reason"] for line in self._reject_lines())
+        return Counter(reject["reason"] for _, reject in self._rejects())
 
     def ingest_rejects(self) -> Iterator[dict[str, Any]]:
         """Yields the rejects of ingest, in the order of the input."""
-        for reject in map(json.loads, self._reject_lines()):
+        for _, reject in self._rejects():
             if "member" in reject:
                 return
             yield reject
 
-    def _reject_lines(self) -> Iterator[bytes]:
+    def _rejects(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
+        """Yields each line of the rejects and what it says; raises `RunError` where the file is gone or damaged."""
         if not storage.exists(self.rejects):
             raise RunError(f"{self.rejects} is gone; start the same command again, which makes it again")
-        with storage.open_binary(self.rejects) as file:
-            yield from file
+        with storage_errors(self.rejects, "read"), storage.open_binary(self.rejects) as file:
+            for line in file:
+                reject = reject_in(line)
+                if reject is None:
+                    raise RunError(f"{self.rejects} is damaged; start the same command again, which makes it again")
+                yield line, reject
+
+
+def reject_in(line: bytes) -> dict[str, Any] | None:
+    """Returns the reject in a line of rejects; None if the line is damaged."""
+    try:
+        reject = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(reject, dict) and isinstance(reject.get("reason"), str) and line.endswith(b"\n")
+    return reject if whole else None
 
 
 def _numbered(folder: AnyPath) -> dict[int, storage.Listed]:

@@ -1,5 +1,6 @@
 """The lock of a run directory, which keeps two starts from working in it at the same time."""
 
+import hashlib
 import json
 import time
 import uuid
@@ -13,6 +14,7 @@ from lmsys_ray.errors import RunError
 from lmsys_ray.polling import PollThread
 from lmsys_ray.processes import Process
 from lmsys_ray.run_directory.layout import RunDirectory
+from lmsys_ray.storage.files import exists
 
 _BEAT_SECONDS = 10.0
 _SILENCE_SECONDS = 60.0
@@ -37,13 +39,15 @@ class Holder:
     def parse(cls, text: str) -> "Holder | None":
         """Returns the holder in the text of a lock; None if the text is not one that a start has written."""
         try:
-            return _HOLDER.validate_json(text, strict=True)
+            holder = _HOLDER.validate_json(text, strict=True)
         except ValueError:
             return None
+        return holder if holder.text() == text else None
 
     def text(self) -> str:
         """Returns the text of the lock, which `parse` reads."""
-        return json.dumps(asdict(self))
+        values = asdict(self)
+        return json.dumps({**values, "checksum": hashlib.sha256(json.dumps(values).encode()).hexdigest()})
 
 
 _HOLDER = TypeAdapter(Holder)
@@ -53,6 +57,7 @@ class RunLock:
     """Held by one start at a time, from `__enter__` to `__exit__`; a thread renews it.
 
     A lock is stale, and is taken over, if its process is dead or, on another machine, has not renewed it for a minute.
+    A damaged one, of which nobody knows whose it is, is stale unless a start writes it anew with its next beat.
     Raises `RunError` with one sentence where the holder is alive.
     """
 
@@ -90,15 +95,19 @@ class RunLock:
 
     def _take_over(self) -> bool:
         """Replaces a stale lock by its own; returns whether it is still there, since of two at once the later wins."""
-        holder = self._holder()
-        if holder is None:
-            time.sleep(_SETTLE_SECONDS)  # It may be in the middle of being written.
-            holder = self._holder()
+        holder = self._holder() or self._repaired()
         if holder and self._lives(holder):
             raise _refusal(self._run, holder)
         self._run.replace_lock(self._own.text())
         time.sleep(_SETTLE_SECONDS)
         return self._is_own()
+
+    def _repaired(self) -> Holder | None:
+        """Returns the holder of a damaged lock once that is written anew; None where nobody does that."""
+        deadline = time.monotonic() + 2 * _BEAT_SECONDS
+        while (holder := self._holder()) is None and exists(self._run.lock) and time.monotonic() < deadline:
+            time.sleep(_SETTLE_SECONDS)
+        return holder
 
     def _lives(self, holder: Holder) -> bool:
         if holder.process.is_local():
@@ -110,9 +119,11 @@ class RunLock:
 
     def _renew(self) -> None:
         try:
-            if not self._is_own():
-                holder = self._holder()
-                raise _refusal(self._run, holder) if holder else RunError(f"{self._run.lock} is gone; start again")
+            holder = self._holder()
+            if holder and holder.token != self._own.token:
+                raise _refusal(self._run, holder)
+            if not holder and not exists(self._run.lock):
+                raise RunError(f"{self._run.lock} is gone; start again")
             self._run.replace_lock(replace(self._own, beat=time.time()).text())
         except RunError as error:
             self._lost = error

@@ -8,25 +8,16 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lmsys_ray.run_directory.formats import FORMAT, check_format, upgraded
 from lmsys_ray.run_directory.shard_sizes import Cut, ShardSizes
 from lmsys_ray.validation import first_fault
 
-FORMAT = 3
-"""Version of the run directory's layout."""
-
-_EXTENDED = 4
-"""The version of a run that was extended, which those that read format 3 alone would take for damaged."""
-
-_READABLE = (2, FORMAT, _EXTENDED)
-"""Files of format 2 have no labels, and its manifest no checksum."""
+_WITHOUT_CHECKSUM = 2
+"""The format whose manifests have none."""
 
 
 class ManifestError(ValueError):
     """A manifest that is not as it was written; the text says how."""
-
-
-class LaterFormatError(ValueError):
-    """A manifest that a later version wrote."""
 
 
 @dataclass
@@ -100,6 +91,7 @@ class IngestFingerprint(_Model):
     limit: int | None
     cells: str
     shard_rows: int = Field(gt=0)
+    largest_cell: int = Field(64 << 20, gt=0)
     reading: dict[str, Any] = {}
     """How records became rows, as by `lmsys_ray.data.schemas.reading.Reading.as_dict`."""
     names: list[str] = []
@@ -173,7 +165,7 @@ class Manifest(_Model):
 
     def to_bytes(self) -> bytes:
         """Returns the manifest as the bytes of its file, in the present format and with a checksum."""
-        values = self.model_dump(mode="json", exclude_none=True) | {"format": _EXTENDED if self.spans else FORMAT}
+        values = self.model_dump(mode="json", exclude_none=True) | {"format": FORMAT}
         values["ingest"] = self.ingest.model_dump(mode="json")  # where a null limit means that there is none
         if not self.spans:
             del values["spans"]
@@ -181,9 +173,9 @@ class Manifest(_Model):
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Manifest":
-        """Returns the manifest in the bytes of a file.
+        """Returns the manifest in the bytes of a file, as one of the present format.
 
-        Raises `ManifestError` where it is not as it was written, `LaterFormatError` for another format.
+        Raises `ManifestError` where it is not as it was written, and `FormatError` as `check_format` does.
         """
         try:
             values = json.loads(data)
@@ -193,12 +185,12 @@ class Manifest(_Model):
             raise ManifestError("it is nested too deeply") from None
         if not isinstance(values, dict) or type(values.get("format")) is not int:
             raise ManifestError("it names no format")
-        if values["format"] not in _READABLE:
-            raise LaterFormatError(f"its format is {values['format']}")
-        if values["format"] >= FORMAT and values.pop("checksum", None) != _checksum(values):
+        check_format(values)
+        found = values.pop("checksum", None)
+        if found != (_checksum(values) if values["format"] > _WITHOUT_CHECKSUM else None):
             raise ManifestError("its checksum does not match")
         try:
-            return cls.model_validate_json(json.dumps(values))
+            return cls.model_validate_json(json.dumps(upgraded(values)))
         except ValidationError as error:
             fault = first_fault(error)
             raise ManifestError(f"{fault.key}: {fault.accepted}") from None

@@ -5,7 +5,7 @@ with zeros in its place. The label (see `Binding`) tells a whole file of another
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,15 +35,23 @@ def to_bytes(table: pa.Table, label: str = "") -> bytes:
     return bytes(data)
 
 
-def from_bytes(data: bytes, columns: Sequence[str] | None = None, label: str | None = None) -> pa.Table:
+def from_bytes(
+    data: bytes,
+    columns: Sequence[str] | None = None,
+    label: str | None = None,
+    form: Callable[[pa.Schema], str | None] | None = None,
+) -> pa.Table:
     """Returns the table in a sealed file, or `columns` of it.
 
-    Raises `SealError` for a damaged file, before it is parsed, or one whose label is not `label`; None accepts any.
+    Raises `SealError` for a damaged file, before it is parsed, for one whose label is not `label` (None accepts any),
+    and for one whose schema is not of this `form`.
     """
     _check_seal(data)
     file = pq.ParquetFile(pa.BufferReader(data))
     if label is not None and _label(file) != label:
         raise SealError("it belongs to another run or place")
+    if form is not None and (fault := form(file.schema_arrow)):
+        raise SealError(fault)
     return file.read(columns=columns)
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from lmsys_ray.errors import DamagedError
 from lmsys_ray.run_directory import sealed_parquet as sealed
+from lmsys_ray.run_directory.table_forms import Form
 from lmsys_ray.storage import files as storage
 from lmsys_ray.storage.files import AnyPath
 
@@ -24,13 +25,16 @@ def write_table(table: pa.Table, path: AnyPath, label: str = "") -> None:
     storage.write_bytes(path, sealed.to_bytes(table, label))
 
 
-def read_table(path: AnyPath, columns: Sequence[str] | None = None, label: str | None = None) -> pa.Table:
+def read_table(
+    path: AnyPath, columns: Sequence[str] | None = None, label: str | None = None, form: Form | None = None
+) -> pa.Table:
     """Reads a file of `write_table`, or `columns` of it.
 
-    Raises `DamagedError` for a file that is missing, damaged, or has another label than `label`; None accepts any.
+    Raises `DamagedError` for a file that is missing, damaged, of another form than `form`, or has another label than
+    `label`; None accepts any.
     """
     try:
-        return sealed.from_bytes(storage.read_bytes(path), columns, label)
+        return sealed.from_bytes(storage.read_bytes(path), columns, label, form)
     except FileNotFoundError:
         raise DamagedError(f"{path} is gone; a start of score.py makes it again") from None
     except sealed.SealError as error:

@@ -10,7 +10,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from lmsys_ray.config.base import present_kind
 from lmsys_ray.data.readers import expand_inputs
 from lmsys_ray.data.readers.partitions import partition_values
 from lmsys_ray.data.schemas.reading import row_names
@@ -106,16 +105,14 @@ def _digest(values: Mapping[str, Any]) -> str:
 def check_same_run(before: dict[str, Any], now: dict[str, Any], path: AnyPath) -> None:
     """Raises `UsageError`, which names the first difference, unless the fingerprints are of the same run.
 
-    Members may be added or left out. A setting that the run's version did not have counts as its present default. Files
-    are the same if their contents are, whatever their paths.
+    Members may be added or left out. A setting of a member that the run's version did not have counts as its present
+    default. Files are the same if their contents are, whatever their paths.
     """
     members = {name: values for name, values in now["members"].items() if name in before["members"]}
-    later = {"largest_cell": Settings.model_fields["largest_cell"].default, **_EARLIER}
-    pairs = [("", later | before["ingest"], now["ingest"])]
+    pairs = [("", _EARLIER | before["ingest"], now["ingest"])]
     for name, values in members.items():
         later = {key: value for key, value in _defaults(values["kind"]).items() if key in values}
-        old = {**before["members"][name], "kind": present_kind(before["members"][name]["kind"])}
-        pairs.append((f"members.{name}.", later | old, values))
+        pairs.append((f"members.{name}.", later | before["members"][name], values))
     for prefix, old, new in pairs:
         for key in [*old, *(key for key in new if key not in old)]:
             same = _same_files(old[key], new[key]) if not prefix and key == "input" else _is_same(key, old, new)

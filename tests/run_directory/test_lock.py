@@ -1,7 +1,9 @@
 """One start at a time works in a run directory."""
 
+import hashlib
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -53,9 +55,11 @@ def test_a_second_start_is_refused_until_the_first_is_dead(tmp_path: Path, holde
 
 def edited(run: RunDirectory, **changes: object) -> None:
     values = json.loads(run.read_lock())
+    del values["checksum"]
     for key, value in changes.items():
         (values["process"] if key in values["process"] else values)[key] = value
-    run.replace_lock(json.dumps(values))
+    checksum = hashlib.sha256(json.dumps(values).encode()).hexdigest()
+    run.replace_lock(json.dumps({**values, "checksum": checksum}))
 
 
 @pytest.fixture
@@ -105,11 +109,17 @@ def test_a_holder_whose_clock_is_wrong_lives_as_long_as_it_beats(
     beats.join()
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "_BEAT_SECONDS", 0.2)
+    monkeypatch.setattr(lock, "_SETTLE_SECONDS", 0.05)
+
+
 @pytest.mark.parametrize(
     "text",
     ["[]", "3", "null", '{"process": []}', '{"process": {"pid": {}}}', "[" * 99_999, "\x00", '{"beat": "soon"}', "{}"],
 )
-def test_a_lock_that_no_start_has_written_is_taken_over(tmp_path: Path, text: str) -> None:
+def test_a_lock_that_no_start_has_written_is_taken_over(tmp_path: Path, text: str, quick: None) -> None:
     run = RunDirectory(tmp_path)
     run.replace_lock(text)
     with RunLock(run) as held:
@@ -117,13 +127,13 @@ def test_a_lock_that_no_start_has_written_is_taken_over(tmp_path: Path, text: st
 
 
 @pytest.mark.parametrize("key", ["pid", "host", "since", "token", "beat", "started", "namespace"])
-def test_a_lock_with_a_nested_value_is_taken_over(left_over: RunDirectory, key: str) -> None:
+def test_a_lock_with_a_nested_value_is_taken_over(left_over: RunDirectory, key: str, quick: None) -> None:
     edited(left_over, **{key: [{"a": []}]})
     with RunLock(left_over) as held:
         held.check()
 
 
-def test_torn_lock_is_taken_over(tmp_path: Path) -> None:
+def test_torn_lock_is_taken_over(tmp_path: Path, quick: None) -> None:
     run = RunDirectory(tmp_path)
     run.replace_lock('{"process"')
     with RunLock(run) as held:
@@ -157,8 +167,39 @@ def test_processes_are_told_apart(tmp_path: Path) -> None:
     assert not other.kill()
 
 
+@pytest.fixture
+def beating(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "_BEAT_SECONDS", 1.0)
+
+
+DAMAGES = ["", "{", "\x00\xff", "[" * 99_999]
+
+
+@pytest.mark.parametrize("text", DAMAGES)
+def test_a_damaged_lock_of_a_start_at_work_is_not_taken_over(tmp_path: Path, text: str, beating: None) -> None:
+    run = RunDirectory(tmp_path)
+    with RunLock(run) as held:
+        run.replace_lock(text)
+        with pytest.raises(RunError, match=rf"is at work for process {os.getpid()} on"), RunLock(run):
+            pass
+        held.check()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_lock_whose_bytes_flipped_belongs_to_whom_it_did(tmp_path: Path, seed: int, beating: None) -> None:
+    """Be it the number of its process or the name of its machine, by which it would seem dead."""
+    run, chance = RunDirectory(tmp_path), random.Random(seed)
+    with RunLock(run) as held:
+        data = bytearray(run.lock.read_bytes())
+        data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        run.lock.write_bytes(data)
+        with pytest.raises(RunError, match="is at work for process"), RunLock(run):
+            pass
+        held.check()
+
+
 @pytest.mark.parametrize("stale", [False, True])
-def test_of_many_starts_at_once_one_works(tmp_path: Path, stale: bool) -> None:
+def test_of_many_starts_at_once_one_works(tmp_path: Path, stale: bool, beating: None) -> None:
     run, together, held, refused = RunDirectory(tmp_path), threading.Barrier(8), list[str](), list[str]()
     if stale:
         run.create_lock("of nobody")

@@ -11,6 +11,7 @@ import pytest
 
 from lmsys_ray.errors import RunError, Stopped
 from lmsys_ray.members.protocol import Scores
+from lmsys_ray.report.facts import read_facts
 from lmsys_ray.run_directory.layout import RunDirectory
 from lmsys_ray.run_directory.manifest import Manifest
 from lmsys_ray.scoring.score_tables import score_table
@@ -76,6 +77,42 @@ def test_lost_parts_of_the_rejects_are_made_again_with_it(
     (tmp_path / "run" / "rejects.jsonl").unlink()
     assert run_job(settings).scored == {}
     assert files(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("part", [False, True])
+def test_another_reason_in_the_rejects_is_noticed_by_their_digest(
+    tmp_path: Path, settings: Settings, part: bool
+) -> None:
+    run = tmp_path / "run"
+    before = files(run)
+    (run / "rejects.jsonl").unlink() if part else None
+    path = sorted(run.glob("shards/rejects-*"))[1] if part else run / "rejects.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"not valid", b"all valid"))
+    assert path.read_bytes() != whole
+    assert run_job(settings).scored == {}
+    assert files(run) == before
+
+
+def test_parts_of_rejects_of_before_format_4_have_no_digest(tmp_path: Path, settings: Settings) -> None:
+    run = tmp_path / "run"
+    expected = (run / "rejects.jsonl").read_bytes()
+    for path in sorted(run.glob("shards/rejects-*")):
+        path.rename(path.with_name(path.name.rpartition("-")[0] + ".jsonl"))
+    (run / "rejects.jsonl").unlink()
+    assert run_job(settings).scored == {}
+    assert (run / "rejects.jsonl").read_bytes() == expected
+
+
+@pytest.mark.parametrize("garbage", [b"{", b"[]\n", b"{}\n", b"\xff\n", None])
+def test_a_damaged_list_of_rejects_is_a_sentence_of_the_report(
+    tmp_path: Path, settings: Settings, garbage: bytes | None
+) -> None:
+    run = RunDirectory(tmp_path / "run")
+    run.rejects.unlink()
+    run.rejects.mkdir() if garbage is None else run.rejects.write_bytes(garbage)
+    with pytest.raises(RunError, match=r"rejects\.jsonl (is damaged; start the|cannot be read \(Is a dir)"):
+        read_facts(run)
 
 
 @pytest.mark.parametrize("change", ["rows", "nan", "sum"])

@@ -9,8 +9,9 @@ import pyarrow as pa
 from lmsys_ray.errors import DamagedError, RunError, UsageError
 from lmsys_ray.members.scores.found import Found, named
 from lmsys_ray.members.scores.id_index import IdIndex, texts
+from lmsys_ray.run_directory.formats import FormatError
 from lmsys_ray.run_directory.layout import RunDirectory
-from lmsys_ray.run_directory.manifest import Ingested, LaterFormatError, Manifest, ManifestError
+from lmsys_ray.run_directory.manifest import Ingested, Manifest, ManifestError
 from lmsys_ray.run_directory.score_checks import TWO_SCORES, misfit, probabilities_of, scores_of
 from lmsys_ray.run_directory.tables import prefetched
 from lmsys_ray.storage.files import names, path_of, read_bytes
@@ -150,7 +151,9 @@ def _manifest(path: str) -> Manifest:
         return Manifest.from_bytes(read_bytes(file))
     except FileNotFoundError:
         raise UsageError(f"{path} is no run directory, for it has no manifest.json; name one, or a file") from None
-    except (ManifestError, LaterFormatError) as error:
+    except FormatError as error:
+        raise UsageError(f"{file} {error}") from None
+    except ManifestError as error:
         raise UsageError(
             f"{file} cannot be read ({error}); start score.py on that run again, or name its submission.csv"
         ) from None
