@@ -163,7 +163,7 @@ def test_a_thing_of_another_kind_is_one_sentence(
 ) -> None:
     deed(tmp_path / "run" / name)
     with pytest.raises(
-        RunError, match=rf"{name.rpartition('/')[0]}.* cannot be (read|written) \((Is|a file|Not)"
+        RunError, match=rf"{name.rpartition('/')[0]}.* cannot be (read|written|removed) \((Is|a file|Not)"
     ) as refused:
         run_job(settings)
     assert "remove" not in str(refused.value)
