@@ -63,6 +63,24 @@ def test_further_files_in_a_folder(tmp_path: Path, capsys: Any) -> None:
         run_job(settings)
 
 
+@pytest.mark.parametrize("first", ["1.csv", "language=de/1.csv"])
+def test_further_folders_that_are_named_after_values(tmp_path: Path, first: str) -> None:
+    data = tmp_path / "data"
+    (data / "language=de").mkdir(parents=True)
+    (data / "language=en").mkdir()
+    write_rows(data / first, 12, prefix="a")
+    settings = make_settings(tmp_path, input=str(data))
+    run_job(settings)
+    before = dated(tmp_path)
+    write_rows(data / "language=en" / "2.csv", 9, prefix="b")
+    assert run_job(settings).scored["judge"] == 8
+    assert dated(tmp_path).items() >= before.items()
+    assert outputs(tmp_path) == fresh(settings, tmp_path)
+    (data / "language=en").rename(data / "language=fr")
+    with pytest.raises(UsageError, match=r"was made with partitions = "):
+        run_job(settings)
+
+
 @pytest.mark.parametrize(
     ("name", "before", "added"),
     [
