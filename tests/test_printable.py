@@ -1,6 +1,5 @@
 """What others wrote gives a terminal no commands."""
 
-import json
 import subprocess
 import sys
 import time
@@ -9,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from lmsys_ray.printable import printable
+from lmsys_ray.processes import Process
+from lmsys_ray.run_directory.lock import Holder
 from lmsys_ray.scoring.progress import Display
 from tests.fault_tolerance.jobs import ROOT
 
@@ -45,9 +46,8 @@ def test_an_error_that_quotes_a_lock_prints_no_commands(tmp_path: Path) -> None:
         "from lmsys_ray.run_directory.layout import RunDirectory\n"
         "sys.exit(run_command(lambda: RunLock(RunDirectory(sys.argv[1])).__enter__() and 0))\n"
     )
-    process = {"host": CLEAR, "namespace": "n", "pid": 1, "started": "2"}
-    held = {"process": process, "since": CLEAR, "token": "t", "beat": time.time()}
-    (tmp_path / "lock.json").write_text(json.dumps(held))
+    held = Holder(Process(CLEAR, "n", 1, "2"), since=CLEAR, token="t", beat=time.time())
+    (tmp_path / "lock.json").write_text(held.text())
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, check=False, capture_output=True, text=True
     )

@@ -25,7 +25,7 @@ def test_the_command_measures_every_side(tmp_path: Path) -> None:
         for number in range(130)
     ]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    size = ["--rows", "6", "--max-length", "128", "--repeats", "2", "--input", "in.jsonl", "--job-rows", "130"]
+    size = ["--rows", "6", "--max-length", "128", "--repeats", "1", "--input", "in.jsonl", "--job-rows", "130"]
     size += ["--reward-rows", "3", "--encoder-rows", "4"]
     output = tmp_path / "figures.json"
     command = [sys.executable, str(ROOT / "jobs" / "benchmark.py"), "--model", str(model), "--adapter", str(adapter)]
@@ -47,7 +47,7 @@ def test_the_command_measures_every_side(tmp_path: Path) -> None:
     assert found["notebook"]["padding_share"] >= found["dynamic"]["padding_share"] >= found["sorted"]["padding_share"]
     assert all(found[name]["difference"] < 1e-5 for name in ("notebook", "dynamic", "sorted", "packed"))
     assert 1e-5 < found["int8_dynamic"]["difference"] < 0.5
-    assert all(len(side["seconds"]) == 2 and side["peak_share"] > 0 for side in found.values())
+    assert all(len(side["seconds"]) == 1 and side["peak_share"] > 0 for side in found.values())
     assert content["features"]["features:sparse"]["rows_per_second"] > 0
     assert content["job"].keys() == {"job:alone", "job:distributed", "overhead"}
     assert min(content["job"]["job:alone"], content["job"]["job:distributed"]) > 0

@@ -57,6 +57,7 @@ def test_shared_workers_that_are_killed_lose_nothing(tmp_path: Path, lightgbm: d
     assert all(f"{name}: {rows} rows in " in said for name in NAMES), "no shard was scored twice"
 
 
+@pytest.mark.soak
 def test_a_member_that_was_scored_before_is_left_out_of_the_pool(tmp_path: Path, lightgbm: dict) -> None:
     write_input(tmp_path / "in.csv", 32)
     write_settings(tmp_path, {"one": lightgbm, "two": lightgbm}, shard_rows=8)

@@ -12,6 +12,7 @@ from upath import UPath
 from lmsys_ray.config.layering import layer_settings
 from lmsys_ray.config.messages import validate_settings
 from lmsys_ray.errors import RunError, UsageError
+from lmsys_ray.run_directory import lock
 from lmsys_ray.run_directory.layout import RunDirectory
 from lmsys_ray.run_directory.lock import RunLock
 from lmsys_ray.scoring.settings import Settings
@@ -78,11 +79,12 @@ def test_of_two_that_create_a_file_one_does(folder: AnyPath) -> None:
     assert storage.read_bytes(folder / "lock.json") == b"mine"
 
 
-def test_one_start_at_a_time(folder: AnyPath) -> None:
+def test_one_start_at_a_time(folder: AnyPath, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunDirectory(folder)
     with RunLock(run), pytest.raises(RunError, match=rf"is at work for process {os.getpid()} on "), RunLock(run):
         pass
     run.replace_lock('{"process"')
+    monkeypatch.setattr(lock, "_BEAT_SECONDS", 0.5)  # A damaged lock is watched for two beats.
     with RunLock(run) as held:
         held.check()
     assert run.read_lock() == ""
