@@ -98,7 +98,7 @@ def calibrate(joined: LabelledScores, settings: Settings) -> Calibrated:
     links = choose_links(joined.differences, labels, prompts, folds, in_use)
     names = {member: choice.chosen for member, choice in links.items()}
     members = {**joined.members, **joined.differences}
-    predicted = {name: np.empty((len(labels), 3)) for name in (*names, *BLENDS.values())}
+    predicted = {name: np.empty((len(labels), 3)) for name in BLENDS.values()}
     for fold in np.unique(folds):
         held_out = folds == fold
         rest = {name: known[~held_out] for name, known in members.items()}
@@ -106,9 +106,8 @@ def calibrate(joined: LabelledScores, settings: Settings) -> Calibrated:
         fits = fit_calibrations(rest, labels[~held_out], names, settings.prior)
         for method, name in BLENDS.items():
             predicted[name][held_out] = fits[method].of(part)
-        for name, link in fits["linear"].links.items():
-            predicted[name][held_out] = link.probabilities(part[name])
-    after = {name: estimate_metrics(p, labels, prompts) for name, p in predicted.items()}
+    after = {member: choice.estimates[choice.chosen] for member, choice in links.items()}
+    after |= {name: estimate_metrics(p, labels, prompts) for name, p in predicted.items()}
     return Calibrated(
         rows=len(labels),
         prompts=len(np.unique(prompts)),
