@@ -82,10 +82,6 @@ def _choose_plain(config: PreTrainedConfig, settings: ModelSettings) -> Choice:
     return Choice(quantization, quantization == "int8", note)
 
 
-_PACKED_ROWS, _BLOCK = 32, 64
-"""Rows and columns of a 4-bit layer must be multiples of these for bitsandbytes to rearrange it."""
-
-
 def loading_arguments(quantization: devices.Quantization, settings: ModelSettings) -> dict[str, Any]:
     """Returns the arguments by which `from_pretrained` quantizes; empty where it loads weights as they are stored."""
     if quantization not in ("int8", "nf4"):
@@ -111,7 +107,7 @@ def as_loaded(choice: Choice, model: PreTrainedModel, settings: ModelSettings) -
 
     Where the device does not compute in the stored form, transformers may dequantize it while loading.
     """
-    _keep_order(model)
+    _multiply_in_own_type(model)
     is_stored = choice.quantization == "stored"
     if is_stored and stored.is_quantized(model):
         stored.try_once(model, settings.model)
@@ -123,15 +119,16 @@ def as_loaded(choice: Choice, model: PreTrainedModel, settings: ModelSettings) -
     return choice
 
 
-def _keep_order(model: PreTrainedModel) -> None:
-    """Keeps bitsandbytes from rearranging 4-bit weights whose shape does not allow it.
+def _multiply_in_own_type(model: PreTrainedModel) -> None:
+    """Lets 4-bit layers of bitsandbytes multiply in the type of their inputs.
 
-    On a CPU with AVX-512 BF16 a layer's first call rearranges its weights, and fails unless they divide into blocks.
+    On a CPU with AVX-512 BF16 they would rearrange their weights in a first call and multiply in bfloat16, whatever
+    type was asked for; with more than a few hundred tokens that takes longer, too (docs/lab/quantized.md).
     """
     if not getattr(model, "is_loaded_in_4bit", False):
         return
     from bitsandbytes.nn.modules import Linear4bit  # takes a second to load
 
     for layer in model.modules():
-        if isinstance(layer, Linear4bit) and (layer.out_features % _PACKED_ROWS or layer.in_features % _BLOCK):
+        if isinstance(layer, Linear4bit):
             layer.support_avx512bf16_for_cpu = False

@@ -7,10 +7,11 @@ from lmsys_ray.checkpoints.loading import load_classifier
 from lmsys_ray.checkpoints.reading import READING_ERRORS, reason
 from lmsys_ray.checkpoints.self_check import difference, influence
 from lmsys_ray.checkpoints.settings import ModelSettings
+from lmsys_ray.checkpoints.substitutes import int8_layers, unrounded
 from lmsys_ray.checkpoints.wanted import Wanted
 from lmsys_ray.engine import devices
 from lmsys_ray.engine.batching import Padding
-from lmsys_ray.engine.classifier import Classifier
+from lmsys_ray.engine.classifier import Classifier, Expected
 from lmsys_ray.engine.models.encoder import TransformersEncoder
 from lmsys_ray.engine.models.transformers import TransformersDecoder
 from lmsys_ray.engine.runner import Runner
@@ -110,15 +111,27 @@ def _compared(runner: Runner, layout: BatchLayout) -> Trial:
     try:
         if isinstance(classifier.backbone, TransformersDecoder):
             classifier.backbone.prepare(layout.padding == "none", layout.masked)
-        logits, _ = runner.logits(wanted.flat, wanted.starts)
-        found, moved = (
-            difference(logits, wanted.logits),
-            influence(lambda flat, starts: runner.logits(flat, starts)[0], logits, wanted),
-        )
+        with unrounded(int8_layers(classifier.backbone)):
+            logits, _ = runner.logits(wanted.flat, wanted.starts)
+            found, moved = (
+                difference(logits, wanted.logits),
+                influence(lambda flat, starts: runner.logits(flat, starts)[0], logits, wanted),
+            )
+        rounded = _rounding(runner, wanted)
     except READING_ERRORS as error:
         return Trial(layout, None, f"does not run ({type(error).__name__}: {reason(error)[:_QUOTED]})")
     runner.batch_tokens = budget
     if not found <= wanted.allowed:
         return Trial(layout, found, f"moves a logit by {found:.2g}")
-    within = moved <= wanted.allowed_influence
-    return Trial(layout, found, "" if within else f"lets other rows move a logit by {moved:.2g}")
+    if not moved <= wanted.allowed_influence:
+        return Trial(layout, found, f"lets other rows move a logit by {moved:.2g}")
+    if not rounded <= (wanted.allowed_rounded or 0.0):
+        return Trial(layout, found, f"moves a logit by {rounded:.2g} by rounding to int8")
+    return Trial(layout, found)
+
+
+def _rounding(runner: Runner, wanted: Expected) -> float:
+    """Returns how far a logit is off in scoring where bitsandbytes rounds inputs to int8; 0 where it does not."""
+    if wanted.allowed_rounded is None:
+        return 0.0
+    return difference(runner.logits(wanted.flat, wanted.starts)[0], wanted.logits)

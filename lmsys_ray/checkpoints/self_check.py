@@ -3,13 +3,15 @@
 A few short rows of random tokens run through transformers' own model, one at a time, before anything of it is replaced,
 and later through the form that scores. Logits are compared. In 16 bits rounding can hide a fault, so that it is also
 checked that a row's logits stay the same, to the bit in most models, when other rows change.
+
+bitsandbytes' int8 rounds inputs in a way that depends on the whole micro-batch, and moves logits by tenths. Such models
+are compared with inputs that are not rounded, as tightly as others, and then as they score, loosely.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from transformers import PreTrainedModel
 
 from lmsys_ray.checkpoints.config_checks import long_beyond
 from lmsys_ray.checkpoints.reading import READING_ERRORS, reason
+from lmsys_ray.checkpoints.substitutes import computing_as, int8_layers, unrounded
 from lmsys_ray.engine.classifier import Expected
 from lmsys_ray.engine.gpu_memory import is_out_of_memory
 from lmsys_ray.engine.linear.forms import LinearFactory
@@ -45,6 +48,9 @@ worse."""
 
 _QUANTIZED_FLOOR = 0.1
 """The floor where activations are rounded to 8 bits."""
+
+_TIMES_ROUNDING = 4
+"""Rounded to int8 with other rows, logits may be off by this multiple of what rounding does to each row by itself."""
 
 _INFLUENCE = 0.25
 """How far other rows may move a logit, in floors; it covers only how a library groups the tokens of experts."""
@@ -87,14 +93,18 @@ def expected(model: PreTrainedModel, name: str, longest: int, factory: LinearFac
     `rounds` says whether activations are rounded to 8 bits, by them or by the model itself. Raises `UsageError` where
     transformers cannot run the model `name`.
     """
+    int8 = int8_layers(model)
+    rounds = rounds and not int8
     config = model.config.get_text_config()
     window = max((size for size in _windows(config) if size < longest), default=0)
     rows, others = (probe_rows(config.vocab_size, longest, _special_ids(config), window, seed) for seed in (0, 100))
     try:
-        with torch.inference_mode(), _computing_as(model.base_model, factory) if factory else nullcontext():
-            logits = torch.cat([_logits(model, row) for row in rows])
-            with _perturbed_embeddings(model):
-                moved = torch.cat([_logits(model, row) for row in rows[1:3]])
+        with torch.inference_mode(), computing_as(model.base_model, factory) if factory else nullcontext():
+            with unrounded(int8):
+                logits = torch.cat([_logits(model, row) for row in rows])
+                with _perturbed_embeddings(model):
+                    moved = torch.cat([_logits(model, row) for row in rows[1:3]])
+            rounded = torch.cat([_logits(model, row) for row in rows]) if int8 else None
     except READING_ERRORS as error:
         if isinstance(error, RuntimeError) and is_out_of_memory(error):
             raise UsageError(
@@ -110,10 +120,20 @@ def expected(model: PreTrainedModel, name: str, longest: int, factory: LinearFac
     floor = max(_FLOORS[model.dtype], _QUANTIZED_FLOOR if rounds else 0.0)
     least = floor * (1 + logits[finite].abs().max().item())
     allowed = min(max(least, _TIMES_NOISE * noise), _CEILING * least)
+    allowed_rounded = None if rounded is None else _allowed_rounded(rounded, logits, name)
     starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
-    # In float32 every fault exceeds what is allowed, and int8 of bitsandbytes depends on the whole micro-batch.
+    # In float32 every fault exceeds what is allowed.
     changed = () if rounds or model.dtype == torch.float32 else _changed(rows, others)
-    return Expected(np.concatenate(rows), starts, logits, allowed, changed, least * _INFLUENCE)
+    return Expected(np.concatenate(rows), starts, logits, allowed, allowed_rounded, changed, least * _INFLUENCE)
+
+
+def _allowed_rounded(rounded: torch.Tensor, logits: torch.Tensor, name: str) -> float:
+    """Returns how far logits with inputs rounded to int8 may be off; `rounded` are those of each row by itself."""
+    off = difference(rounded, logits)
+    if not off < float("inf"):
+        raise UsageError(f"model: {name} gives logits that are not finite in int8; set quantization to nf4 or none")
+    largest = logits[logits.isfinite().all(dim=1)].abs().max().item()
+    return max(_QUANTIZED_FLOOR * (1 + largest), _TIMES_ROUNDING * off)
 
 
 def difference(found: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -180,21 +200,3 @@ def _perturbed_embeddings(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-@contextmanager
-def _computing_as(backbone: nn.Module, factory: LinearFactory) -> Iterator[None]:
-    """Lets plain linear layers compute as those of `factory`, made anew at each call so that they take no memory."""
-    linears = [module for module in backbone.modules() if type(module) is nn.Linear]
-    for linear in linears:
-        linear.forward = partial(_through, factory, linear)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        for linear in linears:
-            del linear.forward
-
-
-def _through(factory: LinearFactory, linear: nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
-    made = factory(linear)
-    return nn.functional.linear(inputs, linear.weight, linear.bias) if made is linear else made(inputs)

@@ -24,6 +24,8 @@ class Expected:
     """float32 [rows, labels], on the CPU."""
     allowed: float
     """The largest difference of a logit that is accepted."""
+    allowed_rounded: float | None
+    """The same with inputs rounded to int8 by bitsandbytes; none where nothing is. `logits` are of unrounded ones."""
     changed: tuple[tuple[np.ndarray, list[int]], ...]
     """Other ids for rows of the same lengths, and which rows are unchanged: their logits must be unchanged too.
 

@@ -8,12 +8,13 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from lmsys_ray.checkpoints import self_check
+from lmsys_ray.checkpoints import self_check, substitutes
 from lmsys_ray.checkpoints.loading import load_classifier, load_model
 from lmsys_ray.checkpoints.wanted import Wanted
 from lmsys_ray.engine.attention import packed as attention
 from lmsys_ray.engine.linear.quantized import Int8Linear
 from lmsys_ray.engine.models import llama as decoder
+from lmsys_ray.engine.runner import Runner
 from lmsys_ray.errors import UsageError
 from lmsys_ray.members.classifier.settings import ClassifierSettings
 from tests import tiny_llama
@@ -50,6 +51,32 @@ def test_a_fault_in_the_packed_decoder_is_found_and_rows_are_padded(
     table = encoded(LENGTHS)
     expected = one_at_a_time(AutoModelForSequenceClassification.from_pretrained(model).eval(), table)
     np.testing.assert_allclose(found.score(table).probabilities, expected, atol=1e-5)
+
+
+def test_a_fault_that_rounding_to_int8_could_hide_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = tiny_llama.make_model(tmp_path / "model", hidden_size=64, intermediate_size=128)
+    assert scorer(directory, quantization="int8").facts["padding"] == "none"
+    right = attention.row_by_row
+    monkeypatch.setattr(attention, "row_by_row", lambda query, *others: right(query * 1.01, *others))
+    found = scorer(directory, quantization="int8")
+    assert found.facts["padding"] == "longest"
+    assert found.notes[0].startswith("padding none moves a logit by ")
+
+
+def test_int8_with_worse_rounding_than_that_of_each_row_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tiny_llama.make_model(tmp_path / "model", hidden_size=64, intermediate_size=128)
+    logits = Runner.logits
+
+    def wrong_when_rounded(self: Runner, *given: object) -> tuple[torch.Tensor, object]:
+        found, usage = logits(self, *given)
+        unrounded = "forward" in substitutes.int8_layers(self.classifier.backbone)[0].__dict__
+        return found + (0 if unrounded else 5), usage
+
+    monkeypatch.setattr(Runner, "logits", wrong_when_rounded)
+    with pytest.raises(UsageError, match=r"moves a logit by 5.* by rounding to int8"):
+        scorer(directory, quantization="int8")
 
 
 def test_a_fault_in_every_form_is_refused_with_the_largest_difference(

