@@ -4,6 +4,7 @@ from lmsys_ray.cluster.pool import ACTOR_CPUS, Pool, encoders_at_once, half_of
 from lmsys_ray.cluster.resources import Resources
 from lmsys_ray.data.conversations import CellForm
 from lmsys_ray.members.artifacts import check_path
+from lmsys_ray.members.lightgbm.openmp import check_openmp
 from lmsys_ray.members.lightgbm.settings import LightGBMSettings
 from lmsys_ray.members.protocol import Lane, Scorer
 
@@ -15,7 +16,8 @@ class LightGBMKind:
     lane: Lane = "cpu"
 
     def preflight(self, settings: LightGBMSettings, key: str) -> LightGBMSettings:
-        """Returns the settings; raises `UsageError` where the artefacts do not exist."""
+        """Returns the settings; raises `UsageError` where the artefacts or a library do not exist."""
+        check_openmp()
         check_path(f"{key}.artifacts", settings.artifacts, hub=False)
         return settings
 
@@ -29,6 +31,7 @@ class LightGBMKind:
 
     def scorer(self, settings: LightGBMSettings, cells: CellForm) -> Scorer:
         """Loads the boosters."""
+        check_openmp()  # a worker may be on another machine than the driver
         from lmsys_ray.members.lightgbm.scorer import LightGBMScorer
 
         return LightGBMScorer(settings, cells)
