@@ -127,7 +127,12 @@ class RunDirectory:
         """Makes the folders that every start needs, and removes files that an interrupted start left unfinished."""
         for folder in (self.shards, self._scores):
             storage.make_folder(folder)
-        for folder in (self.path, *self._folders()):
+        storage.remove_temporary_files(self.path)
+        self.remove_unfinished_tables()
+
+    def remove_unfinished_tables(self) -> None:
+        """Removes what workers left unfinished that died while they wrote; no worker may be writing."""
+        for folder in self._folders():
             storage.remove_temporary_files(folder)
 
     def remove_damaged(self) -> list[AnyPath]:

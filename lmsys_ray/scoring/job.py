@@ -59,6 +59,7 @@ def _complete(start: Start, manifest: Manifest) -> None:
             start.report.ingested = manifest.ingested or ingest_input(start, manifest, cluster, watchdog)
             start.check_rejects()
             score_members(start, start.missing(start.report.ingested), cluster, watchdog)
+        start.run.remove_unfinished_tables()
     start.report.ingested = manifest.ingested or Ingested()
     start.check_rejects()
     with start.timed("join"):

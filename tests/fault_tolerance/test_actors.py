@@ -102,9 +102,13 @@ def test_actors_killed_from_outside_lose_nothing(tmp_path: Path, lightgbm: dict)
     write_settings(tmp_path, {"lightgbm": lightgbm}, shard_rows=2, max_deaths=20)
     process = start(tmp_path)
     killed = kill_actors(process, 4, lambda done: len(scored_files(tmp_path)) >= 10 * done + 1)
+    scores = scored_files(tmp_path)[0].parent
+    half = scores / ".00079.parquet.deadbeef.tmp"  # as one leaves it that dies while it writes
+    half.touch()
     said, _ = process.communicate(timeout=600)
     assert process.returncode == 0, said
     assert len(killed) == 4
+    assert not [*scores.glob(".*")]
     assert [line[0] for line in submission(tmp_path)] == ids
     assert f"rows: {rows} read, {rows} scored, 0 rejected" in said
     assert f"lightgbm: {rows} rows" in said, "no shard was scored twice"
