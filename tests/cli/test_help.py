@@ -46,3 +46,24 @@ def test_version(command: str, capsys: pytest.CaptureFixture[str]) -> None:
         parser_of(command).parse_args(["--version"])
     assert ended.value.code == 0
     assert capsys.readouterr().out == f"lmsys-ray {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "said"),
+    [
+        ("score", "--ouptut x", "--ouptut is not a flag; did you mean --output?"),
+        ("score", "--weight=0.3", "--weight is not a flag; see --help, and give settings as --set weight=0.3"),
+        ("score", "test.csv", "nothing takes the arguments test.csv; see --help"),
+        (
+            "train-lightgbm",
+            "--input x.csv --output y --learning_rate 0.1",
+            "--learning_rate is not a flag; see --help, and give settings as --set learning_rate=VALUE",
+        ),
+        ("status", "runs/today --nothing", "--nothing is not a flag; see --help"),
+    ],
+)
+def test_flags_that_are_unknown(command: str, given: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parser_of(command).parse_args(given.split())
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"the-command: error: {said}"
