@@ -54,6 +54,7 @@ def serve(load: Callable[[], Side], memory: Callable[[], int], clock: Clock) -> 
     """
     with os.fdopen(os.dup(1), "w", buffering=1) as answers:
         os.dup2(2, 1)
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # so that errors come last, as they happen
         side = load()
         answers.write("ready\n")
         for _ in sys.stdin:

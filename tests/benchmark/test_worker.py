@@ -33,7 +33,8 @@ serve(load, host_memory, CLOCKS["wall"])
 
 
 def start(tmp_path: Path, argument: str) -> SideProcess:
-    return SideProcess([sys.executable, "-c", SIDE, argument], {}, tmp_path / "log")
+    buffered = {"PYTHONUNBUFFERED": ""}
+    return SideProcess([sys.executable, "-c", SIDE, argument], buffered, tmp_path / "log")
 
 
 def test_each_run_is_answered_with_its_seconds_and_memory(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def tensor(dtype: object = "F32", shape: object = (2,), offsets: object = (0, 8)
         ({"a": 3}, "no type and shape"),
         ([1], "is not a mapping"),
         (b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, "a": 3}', "a name occurs twice"),
-        (b"[" * 100_000, "recursion|nested"),
+        (b"[" * 100_000, "recursion|nested|overflow"),
         (b"{,,", "Expecting"),
     ],
     ids=lambda value: str(value)[:60],

@@ -66,11 +66,16 @@ def test_nothing_of_a_session_outlives_the_command(
     assert bool(said) == bool(sentence), said
     folder = next(iter(tmp_path.glob("session_*")), None)
     assert folder is None
-    spared = [pid for pid in os.listdir("/proc") if pid.isdigit() and str(tmp_path).encode() in _command(pid)]
+    assert _ended_here(tmp_path) == [b"tail"]
+
+
+def _ended_here(folder: Path) -> list[bytes]:
+    """Ends the processes whose command names `folder`, and returns their programs."""
+    spared = [pid for pid in os.listdir("/proc") if pid.isdigit() and str(folder).encode() in _command(pid)]
     names = [_command(pid).split(b"\0")[0] for pid in spared]
     for pid in spared:
         os.kill(int(pid), signal.SIGKILL)
-    assert names == [b"tail"]
+    return names
 
 
 def _command(pid: str) -> bytes:
@@ -85,7 +90,7 @@ def test_logs_are_kept_where_they_are_wanted(tmp_path: Path) -> None:
     process.communicate(timeout=30)
     (folder,) = sessions(tmp_path, process.pid)
     assert (folder / "logs" / "worker.out").exists()
-    subprocess.run(["pkill", "-f", f"tail -f {folder}"], check=False)
+    _ended_here(folder)
 
 
 def test_sessions_that_died_long_ago_are_removed(tmp_path: Path) -> None:

@@ -92,8 +92,9 @@ def test_a_model_that_nobody_has_is_named(tmp_path: Path, hub: Path) -> None:
         ("../../x", "does not exist; accepted: an existing directory"),
         ("a/b@../../c", "is not on this machine and the Hugging Face hub did not give it"),
         ("~nobody_of_this_name/x", "begins with a user that this machine does not know"),
-        ("a" * 300, "cannot be read"),
-        ("/" + "a" * 5000, "cannot be read"),
+        # From Python 3.14 on a path that is too long does not exist.
+        ("a" * 300, "cannot be read|hub did not give it"),
+        ("/" + "a" * 5000, "cannot be read|does not exist"),
         ("a\0b", "holds a NUL character"),
     ],
 )
