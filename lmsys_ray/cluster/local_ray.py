@@ -23,7 +23,7 @@ from ray._private import ray_constants
 from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
 
-from lmsys_ray.cluster import process_limits
+from lmsys_ray.cluster import process_limits, ray_messages
 from lmsys_ray.cluster.reaper import Reaper, remove_stale, sessions
 from lmsys_ray.errors import RunError, Stopped, UsageError
 from lmsys_ray.output import end
@@ -159,6 +159,7 @@ def _start(root: Path, reaper: Reaper) -> None:
 
 def _init(root: Path) -> None:
     """Starts Ray; once again where a busy machine was slower than Ray waits for its own processes."""
+    ray_messages.to_logging()
     options: dict[str, Any] = {
         "address": "local",
         "include_dashboard": False,

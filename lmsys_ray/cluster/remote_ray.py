@@ -15,6 +15,7 @@ import ray
 from ray._private import worker as ray_worker
 from ray._private.utils import read_ray_address
 
+from lmsys_ray.cluster import ray_messages
 from lmsys_ray.cluster.local_ray import native_output_held, sigterm_kept
 from lmsys_ray.errors import RunError, UsageError
 from lmsys_ray.output import end
@@ -110,6 +111,7 @@ def _connect(address: str) -> None:
     deadline.start()
     try:
         with native_output_held(), sigterm_kept():
+            ray_messages.to_logging()
             ray.init(logging_level=logging.ERROR, log_to_driver=False)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]

@@ -109,6 +109,7 @@ def test_actors_killed_from_outside_lose_nothing(tmp_path: Path, lightgbm: dict)
     assert process.returncode == 0, said
     assert len(killed) == 4
     assert not [*scores.glob(".*")]
+    assert "(raylet)" not in said, "Ray prints lines of its own"
     assert [line[0] for line in submission(tmp_path)] == ids
     assert f"rows: {rows} read, {rows} scored, 0 rejected" in said
     assert f"lightgbm: {rows} rows" in said, "no shard was scored twice"
