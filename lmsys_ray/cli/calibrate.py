@@ -25,7 +25,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
         "--config CALIBRATION.yaml blends a finished run anew, without scoring anything again, or scores other input. "
         "Exit codes: 0 done, 1 failed, 2 wrong usage.",
     )
-    parser.add_argument("--run", metavar="RUN_DIR", required=True, help=f"run directory that {score} finished")
+    parser.add_run(f"run directory that {score} finished")
     parser.add_argument(
         "--labels",
         metavar="FILE",

@@ -20,9 +20,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
         "Rows that a member was trained on flatter it: give labels it has not seen. Writes evaluation.json, "
         "reliability.png and blend.yaml. Exit codes: 0 done, 1 failed, 2 wrong usage.",
     )
-    parser.add_argument(
-        "--run", metavar="RUN_DIR", required=True, help=f"run directory that {_score_command(prog)} finished"
-    )
+    parser.add_run(f"run directory that {_score_command(prog)} finished")
     parser.add_argument(
         "--labels",
         metavar="FILE",

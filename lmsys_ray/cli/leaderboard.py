@@ -23,12 +23,8 @@ def parser(prog: str) -> argparse.ArgumentParser:
         "Expected outcomes are the opinion of the run's members, not people's votes. Writes leaderboard.csv and "
         "leaderboard.json. Exit codes: 0 done, 1 failed, 2 wrong usage.",
     )
-    parser.add_argument(
-        "--run",
-        metavar="RUN_DIR",
-        required=True,
-        help=f"run directory that {prog.replace('leaderboard', 'score')} finished, whose input has model_a and model_b",
-    )
+    score = prog.replace("leaderboard", "score")
+    parser.add_run(f"run directory that {score} finished, whose input has model_a and model_b")
     parser.add_argument("--output", metavar="DIR", help="default: RUN_DIR")
     parser.add_argument("--set", metavar="key=value", action="append", default=[], dest="sets", help=_listed_options())
     return parser

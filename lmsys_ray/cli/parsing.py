@@ -12,13 +12,27 @@ _WIDTH = 96
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser that tells which flag may have been meant."""
+    """A parser that tells which flag may have been meant, and takes a run directory with --run or without."""
+
+    _takes_run = False
+
+    def add_run(self, description: str) -> None:
+        """Adds the flag --run, which is needed, but may be left out before the directory."""
+        # A positional argument that may be missing is lost behind flags before Python 3.12.
+        self.add_argument("--run", metavar="RUN_DIR", help=f"{description}; the flag may be left out")
+        self._takes_run = True
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """Returns the arguments; ends the process with exit code 2 where a flag is unknown."""
         found, unknown = self.parse_known_args(args, namespace)
+        if self._takes_run and found.run is None:
+            found.run = next((given for given in unknown if not given.startswith("-")), None)
+            if found.run is not None:
+                unknown.remove(found.run)
         if unknown:
             self.error(self._about(unknown))
+        if self._takes_run and found.run is None:
+            self.error("a run directory is needed: --run RUN_DIR")
         return found
 
     def _about(self, unknown: Sequence[str]) -> str:
@@ -34,7 +48,7 @@ class CommandParser(argparse.ArgumentParser):
         return f"{flag} is not a flag; see --help"
 
 
-def command_parser(prog: str, description: str, examples: Sequence[str], notes: str) -> argparse.ArgumentParser:
+def command_parser(prog: str, description: str, examples: Sequence[str], notes: str) -> CommandParser:
     """Returns a parser without flags but --help and --version; each of `examples` follows the program's name."""
     lines = [f"  {prog} {example}".rstrip() for example in examples]
     parser = CommandParser(

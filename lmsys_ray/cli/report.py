@@ -17,7 +17,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
         ["runs/today", "runs/today --texts", "s3://bucket/runs/today"],
         "Writes report.html into the run directory. Exit codes: 0 done, 1 failed, 2 wrong usage.",
     )
-    parser.add_argument("run", metavar="RUN_DIR", help=f"run directory of {prog.replace('report', 'score')}")
+    parser.add_run(f"run directory of {prog.replace('report', 'score')}")
     parser.add_argument(
         "--texts", action="store_true", help="show the beginnings of the conversations of doubtful rows, too"
     )

@@ -25,7 +25,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
         ],
         "Exit codes: 0 told, 1 failed, 2 wrong usage.",
     )
-    parser.add_argument("run", metavar="RUN_DIR", help=f"run directory of {prog.replace('status', 'score')}")
+    parser.add_run(f"run directory of {prog.replace('status', 'score')}")
     parser.add_argument("--follow", action="store_true", help=f"tell it again every {_SECONDS:g} s while it runs")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     return parser

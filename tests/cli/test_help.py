@@ -67,3 +67,19 @@ def test_flags_that_are_unknown(command: str, given: str, said: str, capsys: pyt
         parser_of(command).parse_args(given.split())
     assert ended.value.code == 2
     assert capsys.readouterr().err.splitlines()[-1] == f"the-command: error: {said}"
+
+
+@pytest.mark.parametrize("command", ["calibrate", "evaluate", "leaderboard", "report", "status"])
+def test_a_run_is_named_with_its_flag_or_without(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = parser_of(command)
+    flag = {"report": "--texts", "status": "--json"}.get(command, "--output other")
+    for given in ("--run runs/today", "runs/today", f"runs/today {flag}", f"{flag} runs/today"):
+        assert parser.parse_args(given.split()).run == "runs/today"
+    for given, said in (
+        ("", "a run directory is needed: --run RUN_DIR"),
+        ("runs/today runs/other", "nothing takes the arguments runs/other; see --help"),
+        ("--ruin runs/today", "--ruin is not a flag; did you mean --run?"),
+    ):
+        with pytest.raises(SystemExit):
+            parser.parse_args(given.split())
+        assert capsys.readouterr().err.splitlines()[-1] == f"the-command: error: {said}"
