@@ -1,7 +1,9 @@
 """GGUF files, converted once into transformers directories."""
 
 import hashlib
-from functools import lru_cache
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,8 @@ def _convert(file: Path, stamp: Stamp, target: Path) -> None:
     from lmsys_ray.checkpoints.gguf_header import read_header
     from lmsys_ray.checkpoints.reading import library_errors
 
-    with quiet_libraries(), library_errors(f"model: {file} cannot be converted", "fetch the file again, or another"):
+    refused = library_errors(f"model: {file} cannot be converted", "fetch the file again, or another")
+    with quiet_libraries(), _no_bar(), refused:
         header = read_header(file)
         config = config_of(header)
         has_head = "output.weight" in header.shapes
@@ -57,6 +60,20 @@ def _convert(file: Path, stamp: Stamp, target: Path) -> None:
     (model if has_head else getattr(model, model.base_model_prefix)).save_pretrained(target)
     if _stamp(file) != stamp:
         raise UsageError(f"model: {file} changed while it was read; start again once it is whole")
+
+
+@contextmanager
+def _no_bar() -> Iterator[None]:
+    """Hides the bar of transformers' conversion, which is tqdm's own and heeds none of transformers' settings."""
+    from transformers import modeling_gguf_pytorch_utils
+
+    conversion: Any = modeling_gguf_pytorch_utils
+    bar = conversion.tqdm
+    conversion.tqdm = partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        conversion.tqdm = bar
 
 
 def _stamp(file: Path) -> Stamp:

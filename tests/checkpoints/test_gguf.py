@@ -42,6 +42,11 @@ def test_the_converted_model_is_the_one_that_was_written(file: Path, cache: Path
         assert torch.equal(restored[name], weight), name
 
 
+def test_a_conversion_prints_nothing(file: Path, cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    converted(file)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_file_that_is_damaged_is_refused_and_leaves_nothing(file: Path, cache: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.gguf"
     damaged.write_bytes(b"GGML" + file.read_bytes()[4:])
