@@ -62,7 +62,8 @@ def _sentence(model: type[BaseModel], values: Any, faults: list[Any]) -> str:
     context = first.get("ctx", {})
     if first["type"] == _NEEDED:
         accepted = f"{context['accepted']} (or start from --preset default)"
-        return f"settings: {key}.{context['key']} is needed; accepted: {accepted}"
+        meant = _sibling(values, key)
+        return f"settings: {key}.{context['key']} is needed{meant}; accepted: {accepted}"
     if first["type"] == _REFUSED:
         place = f"{key}.{context['key']}" if first["loc"] else context["key"]
         return f"settings: {place} = {_shown(context['value'])} is not accepted; accepted: {context['accepted']}"
@@ -97,6 +98,16 @@ def _place(model: type[BaseModel], values: Any, location: Sequence[int | str]) -
         else:
             break
     return ".".join(parts), model
+
+
+def _sibling(values: Any, key: str) -> str:
+    """Asks whether an entry of the same mapping was meant, such as the member whose name resembles that of `key`."""
+    *above, name = key.split(".")
+    for part in above:
+        values = values.get(part) if isinstance(values, dict) else None
+    others = [str(other) for other in values or () if str(other) != name]
+    near = difflib.get_close_matches(name, others, 1)
+    return f" (or did you mean {'.'.join([*above, near[0]])}?)" if near else ""
 
 
 def _accepted(message: str) -> str:

@@ -105,7 +105,8 @@ def test_default_needs_nothing() -> None:
             "members.judge.replicas=many",
             "replicas = 'many' is not accepted; accepted: a valid integer or 'auto'",
         ),
-        ("members.other.weight=1", "members.other.kind is needed"),
+        ("members.other.weight=1", "members.other.kind is needed; accepted: "),
+        ("members.jugde.weight=1", "members.jugde.kind is needed (or did you mean members.judge?); accepted: "),
         (
             "members.judge.max_length=long",
             "max_length = 'long' is not accepted; accepted: a valid integer",
