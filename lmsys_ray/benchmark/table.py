@@ -19,6 +19,7 @@ from lmsys_ray.benchmark.benchmark import Measurements
 from lmsys_ray.benchmark.comparisons import Comparison, comparison
 from lmsys_ray.benchmark.settings import BenchmarkSettings
 from lmsys_ray.benchmark.sides.registry import BASELINE, ENCODER, FEATURES, JOB, REWARD, SIDES, peak_of
+from lmsys_ray.storage.files import write_bytes
 
 _WIDTH_OF_FILES = 160
 
@@ -229,8 +230,7 @@ def write(found: Measurements, settings: BenchmarkSettings, cuda: bool, path: Pa
         "encoder": asdict(encoder) if encoder else {},
         "failed": found.failures,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def _processor() -> str:

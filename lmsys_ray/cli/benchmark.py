@@ -70,8 +70,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "benchmark.py") -> None:
     from lmsys_ray.benchmark.benchmark import benchmark
     from lmsys_ray.benchmark.settings import BenchmarkSettings
     from lmsys_ray.benchmark.table import show, write
+    from lmsys_ray.storage.files import make_folder
 
     settings = BenchmarkSettings.checked_from(given)
+    make_folder(output.parent)
     found = benchmark(settings, say=say)
     show(found, torch.cuda.is_available())
     write(found, settings, torch.cuda.is_available(), output)

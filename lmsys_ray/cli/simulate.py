@@ -45,7 +45,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "simulate.py") -> None:
     from lmsys_ray.cluster.connect import ray_cluster
     from lmsys_ray.simulation.report import draw, show
     from lmsys_ray.simulation.simulate import row_tokens, shard_tokens, simulate
+    from lmsys_ray.storage.files import atomic_file, make_folder, write_bytes
 
+    make_folder(arguments.output)
     lengths = row_tokens(arguments.input, arguments.model, arguments.max_length)
     results = []
     with ray_cluster(allow_unauthenticated=True):  # it brings nothing that is to be kept from anybody
@@ -58,7 +60,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "simulate.py") -> None:
                     )
                     results.append({"scenario": scenario, "dispatch": kind, **asdict(used)})
                     print(f"{scenario}, {replicas} replicas, {kind}: efficiency {used.efficiency:.1%}", flush=True)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "simulation.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    draw(results, arguments.output / "simulation.png")
+    write_bytes(arguments.output / "simulation.json", (json.dumps(results, indent=1) + "\n").encode())
+    with atomic_file(arguments.output / "simulation.png") as aside:
+        draw(results, aside)
     show(results)

@@ -77,7 +77,7 @@ def storage_errors(path: "Path | UPath", action: str, let_through: type[Exceptio
         if let_through and isinstance(error, let_through):
             raise
         if isinstance(path, Path):
-            if action == "written" and getattr(error, "errno", None) not in _LOCAL_FAULTS:
+            if action in ("written", "made") and getattr(error, "errno", None) not in _LOCAL_FAULTS:
                 raise
             number = getattr(error, "errno", None) or errno.EIO
             in_the_way = number == errno.EEXIST  # when a folder is made; a file may be overwritten

@@ -188,15 +188,22 @@ def read_bytes(path: AnyPath) -> bytes:
 
 
 def open_binary(path: AnyPath) -> BinaryIO:
-    """Opens a seekable file for reading; of one in storage, ranges are fetched and few are kept in memory."""
+    """Opens a seekable file for reading; of one in storage, ranges are fetched and few are kept in memory.
+
+    Raises `FileNotFoundError` if it is missing, `RunError` if it cannot be read.
+    """
     if isinstance(path, Path):
-        return path.open("rb")
+        with storage_errors(path, "read", let_through=FileNotFoundError):
+            return path.open("rb")
     return open_ranges(path)
 
 
 def arrow_input(path: AnyPath) -> pa.NativeFile:
-    """Opens a seekable file for Arrow."""
-    return pa.OSFile(str(path)) if isinstance(path, Path) else pa.PythonFile(open_binary(path), "r")
+    """Opens a seekable file for Arrow; errors are those of `open_binary`."""
+    if isinstance(path, Path):
+        with storage_errors(path, "read", let_through=FileNotFoundError):
+            return pa.OSFile(str(path))
+    return pa.PythonFile(open_binary(path), "r")
 
 
 def make_folder(folder: AnyPath) -> None:

@@ -14,7 +14,8 @@ from lmsys_ray.data.labelled_rows import LabelledRows
 from lmsys_ray.data.readers import expand_inputs
 from lmsys_ray.errors import RunError, UsageError
 from lmsys_ray.storage.contents import content
-from lmsys_ray.storage.files import exists, path_of
+from lmsys_ray.storage.errors import storage_errors
+from lmsys_ray.storage.files import exists, path_of, read_bytes, remove
 from lmsys_ray.storage.packaged import locate
 
 
@@ -78,21 +79,24 @@ def split_rows(rows: LabelledRows, settings: FoldSettings) -> Split:
 def claim(settings: RunSettings) -> Path:
     """Returns the directory of a training in progress, a new one or one with the same settings.
 
-    Raises `UsageError` where the output exists, or where the training in progress has other settings or input.
+    Raises `UsageError` where the output exists, or where the training in progress has other settings or input,
+    `RunError` where the directory cannot be written.
     """
     output = Path(settings.output)
-    if output.exists():
-        raise UsageError(f"--output: {output} exists; name a new directory, or remove that one first")
     directory = output.with_name(f"{output.name}.partial")
-    directory.mkdir(parents=True, exist_ok=True)
+    with storage_errors(directory, "written"):
+        if output.exists():
+            raise UsageError(f"--output: {output} exists; name a new directory, or remove that one first")
+        directory.mkdir(parents=True, exist_ok=True)
     asked = json.loads(settings.model_dump_json(exclude={"output", "workers", "device", "allow_unauthenticated"}))
     files = input_content(expand_inputs(settings.input))
     if exists(model := path_of(locate(settings.model))):
         asked["content of the model"] = content(model)["digest"]
     record = directory / "settings.json"
-    if not record.exists():
-        record.write_text(json.dumps(asked | {NOTED: files}, indent=1))
-    before = json.loads(record.read_text())
+    with storage_errors(record, "written"):
+        if not record.exists():
+            record.write_text(json.dumps(asked | {NOTED: files}, indent=1))
+    before = json.loads(read_bytes(record))
     check_content(before.pop(NOTED, None), files, directory)
     for key in before.keys() | asked.keys():
         if before.get(key) != asked.get(key):
@@ -100,5 +104,5 @@ def claim(settings: RunSettings) -> Path:
                 f"--output: {directory} holds a training with {key} = {before.get(key)} where "
                 f"{asked.get(key)} is asked now; continue with those settings, or remove it"
             )
-    (directory / "failure.json").unlink(missing_ok=True)
+    remove(directory / "failure.json")
     return directory
