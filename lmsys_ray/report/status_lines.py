@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lmsys_ray.durations import estimated
 from lmsys_ray.report.status import MemberStatus, Status
+from lmsys_ray.words import counted
 
 _NEXT = {
     "died": "start the same command again, it goes on from there",
@@ -18,9 +19,10 @@ def lines(status: Status) -> list[str]:
     found = [f"{status.run}: {status.state}" + (f" ({status.about})" if status.about else "")]
     found[0] += f"; {_NEXT[status.state]}" if status.state in _NEXT else ""
     if status.ingested:
-        found.append(f"ingest: done, {status.rows:,} rows in {status.shards:,} shards, {status.rejects:,} rejected")
+        read = f"{counted(status.rows or 0, 'row')} in {counted(status.shards, 'shard')}"
+        found.append(f"ingest: done, {read}, {status.rejects:,} rejected")
     else:
-        found.append(f"ingest: {status.shards:,} shards so far")
+        found.append(f"ingest: {counted(status.shards, 'shard')} so far")
     found += [_member(name, member, status) for name, member in status.members.items()]
     if status.submission:
         found.append(f"submission: written {status.submission}")

@@ -62,6 +62,7 @@ def test_a_finished_run(tmp_path: Path, run: RunDirectory) -> None:
         "judge: 5 of 5 shards (100% of the bytes)",
     ]
     assert status.submission in lines(status)[-1]
+    assert lines(replace(status, rows=1, shards=1))[1] == "ingest: done, 1 row in 1 shard, 1 rejected"
 
 
 def test_what_ended_a_run_and_what_to_do(tmp_path: Path, run: RunDirectory) -> None:
