@@ -25,21 +25,22 @@ from tests.fault_tolerance.test_power_cut import made
 MINUTES = float(os.environ.get("SOAK_MINUTES", "60"))
 SEED = int(os.environ.get("SOAK_SEED", "0"))
 ROWS, SHARD_ROWS = 4_000, 50
+_SCORES = 2 * ROWS // SHARD_ROWS
 
 EVERY = ("driver", "raylet", "worker")
 ROUNDS = (EVERY, ("worker",))
 """Runs in which each may die, and such where only workers do, so that a driver lives through all of it, in turns."""
 
 _GROWTH = 40.0
-"""MiB that a process may have more at the end of its life, or of the soak, than in its middle."""
+"""MiB that a process may have more at the end of its life, before the join, or of the soak, than in its middle."""
 
 
 @dataclass
 class Memory:
-    """MiB of drivers and of workers, by process: (seconds since the soak began, MiB), first to last."""
+    """MiB of drivers and of workers, by number and start: (seconds since the soak began, MiB), first to last."""
 
     began: float = field(default_factory=time.monotonic)
-    found: dict[str, dict[int, list[tuple[float, float]]]] = field(
+    found: dict[str, dict[tuple[int, float], list[tuple[float, float]]]] = field(
         default_factory=lambda: {"driver": defaultdict(list), "worker": defaultdict(list)}
     )
 
@@ -48,10 +49,12 @@ class Memory:
         for kind, pids in (("driver", [driver]), ("worker", actors(driver))):
             for pid in pids:
                 try:
-                    found = psutil.Process(pid).memory_info()
+                    process = psutil.Process(pid)
+                    found, started = process.memory_info(), process.create_time()
                 except psutil.Error:
                     continue
-                self.found[kind][pid].append((time.monotonic() - self.began, (found.rss - found.shared) / 2**20))
+                life = self.found[kind][pid, started]  # numbers of processes come again within an hour
+                life.append((time.monotonic() - self.began, (found.rss - found.shared) / 2**20))
 
     def growth(self, kind: str, least_seconds: float = 60.0) -> list[float]:
         """Returns for each process that lived so long how much more it had in its last quarter than in its second."""
@@ -142,8 +145,9 @@ class Soak:
     def _waited(self, process: subprocess.Popen[str]) -> bool:
         """Waits for some more scores and then into the middle of a shard; returns whether the start goes on."""
         due, later = len(scored_files(self.folder)) + self.chance.randint(2, 16), self.chance.random()
-        while process.poll() is None and len(scored_files(self.folder)) < due:
-            self.memory.look(process.pid)
+        while process.poll() is None and (scored := len(scored_files(self.folder))) < due:
+            if scored < _SCORES:  # the join takes memory of its own, once
+                self.memory.look(process.pid)
             time.sleep(0.25)
         time.sleep(later)
         return process.poll() is None
