@@ -1,4 +1,4 @@
-"""The whole command, every side that a CPU has, on a tiny model."""
+"""The whole command, nearly every side that a CPU has, on a tiny model."""
 
 import json
 import subprocess
@@ -14,12 +14,12 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-def test_the_command_measures_every_side(tmp_path: Path) -> None:
+def test_the_command_measures_its_sides(tmp_path: Path) -> None:
     sizes = {"max_position_embeddings": 256, "hidden_size": 64, "intermediate_size": 128}
     model = tiny_llama.make_model(tmp_path / "model", **sizes)
     (model / "chat_template.jinja").write_text(CHAT)
     adapter = tiny_llama.make_adapter(tmp_path / "adapter", **sizes)
-    sides = ["notebook", "dynamic", "sorted", "packed", "int8_dynamic"]
+    sides = ["notebook", "sorted", "packed", "int8_dynamic"]
     rows = [
         {"id": str(number), "prompt": f"say {number}", "response_a": "a" * number, "response_b": "b"}
         for number in range(130)
@@ -44,8 +44,8 @@ def test_the_command_measures_every_side(tmp_path: Path) -> None:
     assert list(content["sides"]) == sides
     found = content["sides"]
     assert found["packed"]["padding_share"] == 0
-    assert found["notebook"]["padding_share"] >= found["dynamic"]["padding_share"] >= found["sorted"]["padding_share"]
-    assert all(found[name]["difference"] < 1e-5 for name in ("notebook", "dynamic", "sorted", "packed"))
+    assert found["notebook"]["padding_share"] >= found["sorted"]["padding_share"]
+    assert all(found[name]["difference"] < 1e-5 for name in ("notebook", "sorted", "packed"))
     assert 1e-5 < found["int8_dynamic"]["difference"] < 0.5
     assert all(len(side["seconds"]) == 1 and side["peak_share"] > 0 for side in found.values())
     assert content["features"]["features:sparse"]["rows_per_second"] > 0

@@ -110,9 +110,8 @@ def test_full_and_read_only_disks_end_with_a_sentence_and_the_job_goes_on(
     assert [line[0] for line in submission(tmp_path)] == ids
 
 
-@pytest.mark.parametrize(
-    "small_disk", [pytest.param("size=8m,nr_inodes=16", marks=pytest.mark.soak), "size=8m,nr_inodes=40"], indirect=True
-)
+@pytest.mark.soak
+@pytest.mark.parametrize("small_disk", ["size=8m,nr_inodes=16", "size=8m,nr_inodes=40"], indirect=True)
 def test_a_disk_without_inodes_ends_with_a_sentence_and_the_job_goes_on(
     tmp_path: Path, small_disk: Path, lightgbm: dict
 ) -> None:

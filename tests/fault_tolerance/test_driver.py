@@ -42,7 +42,7 @@ def kill_when(process: subprocess.Popen[str], condition: Callable[[], bool], del
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("every", "least"), [pytest.param(1, 20, marks=pytest.mark.soak), (8, 2)])
+@pytest.mark.parametrize(("every", "least"), [pytest.param(1, 20, marks=pytest.mark.soak), (12, 2)])
 def test_killed_at_any_moment_the_same_command_writes_the_same_file(
     tmp_path: Path, members: dict, every: int, least: int
 ) -> None:
