@@ -1,13 +1,11 @@
 """What all commands share: signals and errors become one line and an exit code."""
 
-import shlex
-import signal
 import sys
 from collections.abc import Callable, Sequence
-from types import FrameType
 
 from lmsys_ray.errors import RunError, Stopped
 from lmsys_ray.output import end, guard_output
+from lmsys_ray.stopping import say_stopped, stop_on_signals
 
 
 def run_command(command: Callable[[], int | None], typed: Sequence[str] | None = None) -> int:
@@ -18,25 +16,12 @@ def run_command(command: Callable[[], int | None], typed: Sequence[str] | None =
     default, this process's own command line.
     """
     guard_output()
-    for number in _STOP_SIGNALS:
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, _stop)
+    stop_on_signals(typed)
     try:
         exit_code = command() or 0
         sys.stdout.flush()
     except RunError as error:
         end(f"error: {error}", error.exit_code)
     except Stopped as stopped:
-        again = shlex.join(typed or sys.orig_argv)
-        end(f"stopped; what is done is kept, resume with: {again}", stopped.exit_code)
+        say_stopped(stopped.number)
     return exit_code
-
-
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    """Unwinds the command once; the signal that an impatient user sends again must not cut the clean-up short."""
-    for each in _STOP_SIGNALS:
-        signal.signal(each, signal.SIG_IGN)
-    raise Stopped(number)

@@ -27,6 +27,7 @@ from lmsys_ray.cluster import process_limits, ray_messages
 from lmsys_ray.cluster.reaper import Reaper, remove_stale, sessions
 from lmsys_ray.errors import RunError, Stopped, UsageError
 from lmsys_ray.output import end
+from lmsys_ray.stopping import asked_to_stop, say_stopped
 
 _LOOPBACK = "127.0.0.1"
 
@@ -220,7 +221,12 @@ class _Watch:
     def _watch(self, kind: str, pid: int) -> None:
         with suppress(ChildProcessError):
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # leaves the process for Ray to reap
-        if not self._over:
+        if self._over:
+            return
+        if number := asked_to_stop():  # sent to all processes, as when a terminal closes or a supervisor ends a job
+            self._reaper.notify(keep_logs=False)
+            say_stopped(number)
+        else:
             self._reaper.notify(keep_logs=True)
             limits = process_limits.hint()
             end(f"error: Ray's {kind} (process {pid}) ended before the command{limits}; {_logs(self._root)}", 1)

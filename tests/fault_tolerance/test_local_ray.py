@@ -126,6 +126,21 @@ def test_a_process_of_rays_that_dies_ends_the_command_with_a_sentence(folder: Pa
     assert not (home / ".ray").exists()
 
 
+@pytest.mark.parametrize("sent", [signal.SIGHUP, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)])
+def test_a_signal_to_all_processes_stops_the_command(folder: Path, sent: signal.Signals) -> None:
+    """As of a terminal that closes, and of a supervisor that stops a job."""
+    write_input(folder / "in.csv", 4000)
+    write(folder, {"lightgbm": make_lightgbm(folder)}, shard_rows=2)
+    process = start(folder, variables={"RAY_TMPDIR": str(folder)})
+    while process.poll() is None and not scored_files(folder):
+        time.sleep(0.05)
+    os.killpg(process.pid, sent)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 128 + sent, said
+    assert said.splitlines()[-1].startswith("stopped; what is done is kept, resume with: "), said
+    assert left_after(folder, 30) == []
+
+
 ENDINGS = (None, signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 
 
