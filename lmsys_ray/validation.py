@@ -4,6 +4,8 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+_PYDANTICS = "Input should be "
+
 
 class Fault(NamedTuple):
     """A value that a model does not accept."""
@@ -13,6 +15,13 @@ class Fault(NamedTuple):
     value: Any
     accepted: str
     """What is accepted instead, in pydantic's or the validator's words."""
+
+    @property
+    def refusal(self) -> str:
+        """The value, and what is accepted instead of it: the end of a sentence that begins with its place."""
+        rest = self.accepted.removeprefix(_PYDANTICS)
+        mark = ":" if rest == self.accepted else "; accepted:"
+        return f"{self.value!r} is not accepted{mark} {rest.split(', unable to')[0]}"
 
 
 def first_fault(error: ValidationError) -> Fault:

@@ -47,7 +47,7 @@ class BenchmarkSettings(StrictModel):
         except ValidationError as error:
             fault = first_fault(error)
             flag = fault.key.partition(".")[0].replace("_", "-")
-            raise UsageError(f"--{flag}: {fault.value!r} is not accepted: {fault.accepted}") from None
+            raise UsageError(f"--{flag}: {fault.refusal}") from None
 
     @field_validator("model_shape")
     @classmethod

@@ -27,4 +27,4 @@ def parse_options(model: type[Options], sets: Sequence[str]) -> Options:
             key = str(first["loc"][0])
             raise UsageError(f"--set: {key} is not an option; {nearest(model, key)}") from None
         fault = first_fault(error)
-        raise UsageError(f"--set: {fault.key} = {fault.value!r} is not accepted: {fault.accepted}") from None
+        raise UsageError(f"--set: {fault.key} = {fault.refusal}") from None

@@ -99,7 +99,7 @@ def test_padding_stands_on_the_right() -> None:
     [
         ({"sides": ["packed", "fast"]}, "--sides: .* fast is not one of notebook, dynamic"),
         ({"model_shape": "gpt-2"}, "--model-shape: 'gpt-2' is not accepted: one of llama-3-8b, smollm2-135m"),
-        ({"rows": 0}, "--rows: 0 is not accepted"),
+        ({"rows": 0}, "--rows: 0 is not accepted; accepted: greater than 0"),
     ],
 )
 def test_what_is_not_accepted_is_a_sentence(values: dict[str, object], sentence: str) -> None:
