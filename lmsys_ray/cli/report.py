@@ -14,13 +14,14 @@ def parser(prog: str) -> argparse.ArgumentParser:
         prog,
         "Make the page about a run, finished, stopped or at work: what was scored, with what, how fast, how sure and "
         "how right the scores are, and what to do next. One HTML file, which loads nothing.",
-        ["runs/today", "runs/today --texts", "s3://bucket/runs/today"],
-        "Writes report.html into the run directory. Exit codes: 0 done, 1 failed, 2 wrong usage.",
+        ["runs/today", "runs/today --texts --output today.html", "s3://bucket/runs/today"],
+        "Exit codes: 0 done, 1 failed, 2 wrong usage.",
     )
     parser.add_run(f"run directory of {prog.replace('report', 'score')}")
     parser.add_argument(
         "--texts", action="store_true", help="show the beginnings of the conversations of doubtful rows, too"
     )
+    parser.add_argument("--output", metavar="FILE", help="HTML file to write; default: RUN_DIR/report.html")
     return parser
 
 
@@ -30,5 +31,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "report.py") -> None:
     # Imported once the command is known to be right: these take a second to load.
     from lmsys_ray.report.write import write_report
     from lmsys_ray.run_directory.layout import RunDirectory
+    from lmsys_ray.storage.files import path_of
 
-    say(f"report: {write_report(RunDirectory(output_path(arguments.run)), arguments.texts)}")
+    file = path_of(output_path(arguments.output)) if arguments.output else None
+    say(f"report: {write_report(RunDirectory(output_path(arguments.run)), arguments.texts, file)}")

@@ -286,6 +286,12 @@ def test_the_command(tmp_path: Path) -> None:
     told = subprocess.run([sys.executable, JOB, str(run.path), "--texts"], capture_output=True, check=True, text=True)
     assert told.stdout == f"report: {run.report}\n"
     assert "lorem ipsum" in run.report.read_text()
+    page, other = run.report.read_text(), tmp_path / "made" / "of it.html"
+    run.report.unlink()
+    command = [sys.executable, JOB, str(run.path), "--texts", "--output", str(other)]
+    assert subprocess.run(command, capture_output=True, check=True, text=True).stdout == f"report: {other}\n"
+    assert other.read_text() == page
+    assert not run.report.exists()
     refused = subprocess.run([sys.executable, JOB, str(tmp_path)], capture_output=True, check=False, text=True)
     assert refused.returncode == 2
     assert "is not a run directory" in refused.stderr
